@@ -1,0 +1,54 @@
+# featcache: `make help` lists what can be made.
+# Everything runs in .venv, which `make setup` fills; nothing has to be installed before.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE ?= pipelines/quickstart.toml
+SAMPLE := data/digits
+# Any further words for the command, e.g. make heads ARGS="--head LogisticRegression"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sample features heads test test-all lint format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  RECIPE=FILE chooses the recipe (now $(RECIPE)), ARGS=... goes to the command."
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.installed  ## install featcache and its tools into .venv
+
+# the folder is renamed into place when it is whole, so that its presence means it is
+$(SAMPLE): | $(VENV)/.installed
+	$(BIN)/featcache sample digits $(SAMPLE)
+
+sample: $(SAMPLE)  ## write the sample photos (scikit-learn's digits) to data/digits
+
+features: $(SAMPLE)  ## stage 1: photos -> features.h5
+	$(BIN)/featcache features $(RECIPE) $(ARGS)
+
+heads: $(SAMPLE)  ## stage 2: features.h5 -> trained heads, scored
+	$(BIN)/featcache heads $(RECIPE) $(ARGS)
+
+test: $(VENV)/.installed  ## run the tests
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed  ## run the tests, the slow ones too
+	$(BIN)/python -m pytest -m ''
+
+lint: $(VENV)/.installed  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## put the code into the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was made here: .venv, sample, runs (the feature cache stays)
+	rm -rf $(VENV) data runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

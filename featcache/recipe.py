@@ -1,0 +1,342 @@
+"""What a TOML recipe may say, validated, with overrides by dotted key.
+
+A recipe is plain data: nothing here touches photos, networks or the store.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from featcache.errors import RecipeError, did_you_mean
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Size = Annotated[int, Field(ge=8, le=4096)]
+
+
+def _as_pair(value: Any) -> Any:
+    """Read one number as a square: 160 is (160, 160)."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitShares(_Section):
+    """Into which shares the photos of an undivided folder are drawn; they must add up to 1."""
+
+    train: Share = 0.8
+    validation: Share = 0.2
+    test: Share = 0.0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> SplitShares:
+        total = self.train + self.validation + self.test
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"train, validation and test add up to {total:g}; they must add up to 1")
+        if self.train == 0.0:
+            raise ValueError("train is 0; there would be nothing to learn from")
+        return self
+
+
+class DataSettings(_Section):
+    """Where the photos are and how they are divided.
+
+    Exactly one of ``root`` (class folders, or ``train/`` with ``validation/`` and ``test/``),
+    ``manifest`` (a CSV file with ``path,label`` and optionally ``split``) and ``train`` is given.
+    """
+
+    root: Path | None = None
+    manifest: Path | None = None
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    split: SplitShares = SplitShares()
+    validation_from_train: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSettings:
+        given = [key for key in ("root", "manifest", "train") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of root, manifest or train; found {found}")
+        if self.train is None and (self.validation or self.test):
+            raise ValueError("validation and test folders go with train = FOLDER")
+        return self
+
+
+class BaseSettings(_Section):
+    """The frozen network: which one, cut where, and how photos are made ready for it."""
+
+    name: str = "MobileNetV2"
+    arguments: dict[str, Any] = {}
+    weights: str = "imagenet"
+    layer: str | None = None
+    pooling: Literal["none", "avg", "max"] = "avg"
+    image_size: Annotated[tuple[Size, Size], BeforeValidator(_as_pair)] = (160, 160)
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = "bilinear"
+    preprocessing: Literal["auto", "rescale", "none"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+
+
+class HeadSettings(BaseModel):
+    """One head: ``type`` is "dense" or a scikit-learn classifier; further keys are its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str
+    name: str | None = None
+    pooling: Literal["flatten", "avg", "max"] = "flatten"
+    scale: bool | Literal["auto"] = "auto"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The classifier's own parameters, by name."""
+        return dict(self.model_extra or {})
+
+    @property
+    def default_name(self) -> str:
+        """What the head is called when the recipe gives it no name: "linear", "dense-256", "SVC"."""
+        if self.type != "dense":
+            return self.type
+        units = self.parameters.get("units", [])
+        units = units if isinstance(units, Sequence) else [units]
+        return "-".join(["dense", *map(str, units)]) if units else "linear"
+
+
+DEFAULT_HEADS: tuple[dict[str, Any], ...] = (
+    {"type": "LogisticRegression", "C": 0.1, "max_iter": 1000},
+    {"type": "dense", "units": [], "epochs": 20, "learning_rate": 1e-3},
+    {"type": "dense", "units": [256], "dropout": 0.5, "epochs": 20, "learning_rate": 1e-3},
+)
+
+
+def default_cache() -> Path:
+    """Return the folder of the store: ``$FEATCACHE_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("FEATCACHE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featcache"
+
+
+class Recipe(_Section):
+    """A whole recipe. Make one with `Recipe.load` or `Recipe.parse`.
+
+    Attributes
+    ----------
+    data, base, heads
+        The sections; every setting has a default.
+    cache : Path
+        Folder of the store, shared between recipes.
+    run : Path
+        Folder that the results go to.
+    """
+
+    data: DataSettings
+    base: BaseSettings = BaseSettings()
+    heads: Annotated[tuple[HeadSettings, ...], Field(min_length=1)] = Field(
+        default=DEFAULT_HEADS, validate_default=True
+    )
+    cache: Path = Field(default_factory=default_cache)
+    run: Path = Path("runs/featcache")
+
+    @model_validator(mode="after")
+    def _name_heads(self) -> Recipe:
+        """Give every head a name of its own, so that results and folders can be told apart."""
+        given = [head.name for head in self.heads if head.name]
+        twice = {name for name in given if given.count(name) > 1}
+        if twice:
+            raise ValueError(f"two heads are named {sorted(twice)[0]!r}; names must differ")
+        taken = set(given)
+        named = []
+        for head in self.heads:
+            name = head.name or _free_name(head.default_name, taken)
+            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+                raise ValueError(f"head name {name!r} must be made of letters, digits, '-', '_' and '.'")
+            taken.add(name)
+            named.append(head.model_copy(update={"name": name}))
+        object.__setattr__(self, "heads", tuple(named))
+        return self
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a TOML recipe, or make one for a folder of photos or a CSV manifest.
+
+        Parameters
+        ----------
+        source : path
+            A ``.toml`` file, a folder of photos, or a ``.csv`` manifest.
+        overrides : mapping, optional
+            Dotted keys and their values, e.g. ``{"base.image_size": 96}``; `None` values are left out.
+
+        Raises
+        ------
+        RecipeError
+            The file is missing, is not TOML, or says something that cannot be.
+        """
+        path = Path(source)
+        if path.is_dir():
+            raw: dict[str, Any] = {"data": {"root": str(path)}}
+        elif not path.exists():
+            raise RecipeError(f"{path} does not exist; give a TOML recipe, a folder of photos or a CSV manifest")
+        elif path.suffix.lower() == ".csv":
+            raw = {"data": {"manifest": str(path)}}
+        else:
+            raw = _read_toml(path)
+        raw.setdefault("run", str(Path("runs") / (path.resolve().stem or "featcache")))
+        return cls.parse(raw, overrides, origin=str(path))
+
+    @classmethod
+    def parse(
+        cls, raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "recipe"
+    ) -> Recipe:
+        """Validate plain data as a recipe, after applying `overrides`.
+
+        Raises
+        ------
+        RecipeError
+            With the key, the value and what is allowed.
+        """
+        data = _copy(raw)
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                set_by_key(data, key, value)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(_explain(error, origin)) from None
+
+    def with_heads(self, names: Sequence[str]) -> Recipe:
+        """Return the recipe with only the named heads, in the recipe's order.
+
+        Raises
+        ------
+        RecipeError
+            A name is none of the recipe's heads.
+        """
+        known = [str(head.name) for head in self.heads]
+        for name in names:
+            if name not in known:
+                raise RecipeError(
+                    f"no head is named {name!r}; the recipe's heads are {', '.join(known)}."
+                    + did_you_mean(name, known)
+                )
+        return self.model_copy(update={"heads": tuple(h for h in self.heads if h.name in names)})
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as TOML and, where it is none, as plain text.
+
+    Raises
+    ------
+    RecipeError
+        There is no ``=`` or no key.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise RecipeError(f"--set {text!r} is not KEY=VALUE; for example --set base.image_size=96")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value.strip()
+
+
+def set_by_key(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``data["a"]["b"]`` for the key ``a.b``, making tables on the way; lists go by index or ``name``.
+
+    Raises
+    ------
+    RecipeError
+        A part of the key stands for something that is no table, or a list has no such member.
+    """
+    *parents, last = key.split(".")
+    node: Any = data
+    for depth, part in enumerate(parents):
+        node = _step(node, part, ".".join(parents[: depth + 1]))
+    if isinstance(node, list):
+        raise RecipeError(f"--set {key}: name a setting of one member, for example {key}.C=0.1")
+    if not isinstance(node, dict):
+        raise RecipeError(f"--set {key}: {'.'.join(parents)} is no table")
+    node[last] = value
+
+
+def _step(node: Any, part: str, key: str) -> Any:
+    if isinstance(node, dict):
+        if part == "heads" and part not in node:
+            node[part] = [dict(head) for head in DEFAULT_HEADS]
+        return node.setdefault(part, {})
+    if isinstance(node, list):
+        if part.isdigit() and int(part) < len(node):
+            return node[int(part)]
+        names = [head.get("name") or HeadSettings(**head).default_name for head in node]
+        if part in names:
+            return node[names.index(part)]
+        raise RecipeError(f"--set {key}: no member {part!r}; there are {', '.join(names)}." + did_you_mean(part, names))
+    raise RecipeError(f"--set {key}: a value stands where a table is needed")
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(member) for member in value]
+    return value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not a TOML recipe: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    """Turn pydantic's first complaints into sentences that name key, value and what is allowed."""
+    return "; ".join(f"{origin}: {_explain_one(dict(one))}" for one in error.errors()[:3])
+
+
+def _explain_one(one: dict[str, Any]) -> str:
+    key = ".".join(map(str, one["loc"]))
+    if one["type"] == "extra_forbidden":
+        known = _known_keys(one["loc"][:-1])
+        where = ".".join(map(str, one["loc"][:-1])) or "the recipe"
+        name = str(one["loc"][-1])
+        return f"unknown key {key!r}.{did_you_mean(name, known)} {where} takes {', '.join(known)}"
+    if one["type"] == "missing":
+        return f"{key} is missing"
+    message = one["msg"].removeprefix("Value error, ")
+    if not isinstance(one["input"], str | int | float | bool | None):
+        return f"{key}: {message}" if key else message
+    return f"{key} = {one['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+    return list(model.model_fields)
