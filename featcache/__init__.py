@@ -1,0 +1,55 @@
+"""featcache: image classifiers in seconds on a CPU.
+
+Photos go through a frozen network once; every classifier, every setting and every new label after that
+works on the stored features. The public names below are imported when they are first used, so that
+``import featcache`` costs nothing.
+
+>>> import featcache as fc
+>>> recipe = fc.Recipe.load("photos")            # a folder of photos, or a TOML file
+>>> X, y = fc.extract(recipe)["train"].load()    # doctest: +SKIP
+>>> fc.train_heads(recipe).best                  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featcache.errors import FeatcacheError as FeatcacheError
+    from featcache.extraction import Extraction as Extraction
+    from featcache.extraction import extract as extract
+    from featcache.heads.dense import DenseHead as DenseHead
+    from featcache.model import Model as Model
+    from featcache.recipe import Recipe as Recipe
+    from featcache.store.feature_file import Features as Features
+    from featcache.store.feature_file import pack as pack
+    from featcache.train import train_heads as train_heads
+    from featcache.transformer import FeatureExtractor as FeatureExtractor
+
+_HOMES = {
+    "DenseHead": "heads.dense",
+    "Extraction": "extraction",
+    "FeatcacheError": "errors",
+    "FeatureExtractor": "transformer",
+    "Features": "store.feature_file",
+    "Model": "model",
+    "Recipe": "recipe",
+    "extract": "extraction",
+    "pack": "store.feature_file",
+    "train_heads": "train",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("featcache")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featcache' has no attribute {name!r}")
+    return getattr(import_module(f"featcache.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])

@@ -52,6 +52,10 @@ class ModelError(FeatcacheError):
     """A saved model cannot be loaded, or its base is no longer the one it was trained on."""
 
 
+class TrainingError(FeatcacheError):
+    """Training a head failed: the loss diverged."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known names, or an empty string.
 

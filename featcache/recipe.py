@@ -141,6 +141,8 @@ class Recipe(_Section):
         Folder of the store, shared between recipes.
     run : Path
         Folder that the results go to.
+    seed : int
+        Of the heads: initial weights, order of batches, dropout. The split has ``data.seed`` of its own.
     """
 
     data: DataSettings
@@ -150,6 +152,7 @@ class Recipe(_Section):
     )
     cache: Path = Field(default_factory=default_cache)
     run: Path = Path("runs/featcache")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")
     def _name_heads(self) -> Recipe:
@@ -189,7 +192,9 @@ class Recipe(_Section):
         if path.is_dir():
             raw: dict[str, Any] = {"data": {"root": str(path)}}
         elif not path.exists():
-            raise RecipeError(f"{path} does not exist; give a TOML recipe, a folder of photos or a CSV manifest")
+            raise RecipeError(
+                f"{path} does not exist; give a TOML recipe, a folder of photos or a CSV manifest"
+            )
         elif path.suffix.lower() == ".csv":
             raw = {"data": {"manifest": str(path)}}
         else:
@@ -283,7 +288,9 @@ def _step(node: Any, part: str, key: str) -> Any:
         names = [head.get("name") or HeadSettings(**head).default_name for head in node]
         if part in names:
             return node[names.index(part)]
-        raise RecipeError(f"--set {key}: no member {part!r}; there are {', '.join(names)}." + did_you_mean(part, names))
+        raise RecipeError(
+            f"--set {key}: no member {part!r}; there are {', '.join(names)}." + did_you_mean(part, names)
+        )
     raise RecipeError(f"--set {key}: a value stands where a table is needed")
 
 

@@ -1,0 +1,44 @@
+"""Runs a base with TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.networks import Network
+from featcache.tensorflow_runtime import tensorflow
+
+
+class TensorFlowEngine:
+    """The base as one compiled function for batches of one size.
+
+    Smaller batches are filled up: one compiled shape, and a row's numbers do not depend on how many
+    others happened to be left for the last batch.
+
+    Parameters
+    ----------
+    network : Network
+    batch_size : int
+    """
+
+    name = "tensorflow"
+
+    def __init__(self, network: Network, batch_size: int) -> None:
+        tf = tensorflow()
+        self._constant = tf.constant
+        self._batch_size = batch_size
+        height, width = network.spec.image_size
+        signature = tf.TensorSpec((batch_size, height, width, 3), tf.uint8)
+        run = tf.function(lambda pixels: network.model(pixels, training=False))
+        self._run: Any = run.get_concrete_function(signature)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
+        count = len(pixels)
+        if count < self._batch_size:
+            pixels = np.concatenate(
+                [pixels, np.zeros((self._batch_size - count, *pixels.shape[1:]), np.uint8)]
+            )
+        return np.asarray(self._run(self._constant(pixels)).numpy()[:count], np.float32)

@@ -1,0 +1,323 @@
+"""Stage 1: photos → base → store, and the feature file through which a data set sees the store.
+
+Every photo's bytes are hashed; what the store does not have yet is decoded, run through the base and
+published in shards; then ``features.h5`` is written. Reading it top down is reading the data flow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.base import Base
+from featcache.bases.spec import BaseSpec
+from featcache.errors import DataError, FeaturesError, StoreError
+from featcache.images.rows import SPLITS, ImageRow, ImageTable
+from featcache.images.stream import Photo, batched, decoded
+from featcache.images.table import load_table
+from featcache.recipe import Recipe
+from featcache.reporter import SILENT, Reporter
+from featcache.store.feature_file import Contents, Features, SplitRows, write_feature_file
+from featcache.store.plan import Key, Location, Plan, human_bytes, make_plan
+from featcache.store.shelf import ShardWriter, Shelf, Store
+
+FEATURE_FILE = "features.h5"
+
+# A kill loses at most one unpublished shard: this much work, or this much time.
+_SHARD_BYTES = 64 << 20
+_SHARD_ROWS = 1024
+_SHARD_SECONDS = 20.0
+
+
+@dataclass
+class Extracted:
+    """What became of the photos asked for.
+
+    Attributes
+    ----------
+    locations : dict of Key to Location
+        Rows that the store has now.
+    failures : dict of Key to str
+        Why a photo could not be decoded.
+    computed : int
+        Distinct photos that went through the base.
+    seconds : float
+        Time from the first photo read to the last shard published.
+    """
+
+    locations: dict[Key, Location]
+    failures: dict[Key, str] = field(default_factory=dict)
+    computed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Result of stage 1.
+
+    Attributes
+    ----------
+    run : Path
+        Folder of the recipe's results.
+    features_file : Path
+    rows : int
+        Rows of the feature file.
+    computed : int
+        Distinct photos that went through the base in this run.
+    skipped : tuple of (path, reason)
+        Photos without a row.
+    warnings : tuple of str
+        What a person should know about the data.
+    seconds : float
+        Of the whole stage.
+    images_per_second : float
+        Computed photos over the time of computing; 0 when nothing was computed.
+    """
+
+    run: Path
+    features_file: Path
+    rows: int
+    computed: int
+    skipped: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    seconds: float
+    images_per_second: float
+
+    @property
+    def reused(self) -> int:
+        """Rows whose features were not computed for them in this run."""
+        return self.rows - self.computed
+
+    def open(self) -> Features:
+        """Open the feature file."""
+        return Features(self.features_file)
+
+    def __getitem__(self, split: str) -> Any:
+        return self.open()[split]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return {
+            "run": str(self.run),
+            "features_file": str(self.features_file),
+            "rows": self.rows,
+            "computed": self.computed,
+            "reused": self.reused,
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "images_per_second": round(self.images_per_second, 2),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
+    """Make the recipe's feature file, computing only what the store does not have.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    reporter : Reporter, optional
+        Listens to the work.
+
+    Returns
+    -------
+    Extraction
+
+    Raises
+    ------
+    DataError
+        The photos cannot make a data set, or a class has no readable photo.
+    BaseNetworkError, WeightsError
+        The base cannot be built.
+    StoreError
+        No room or no permission; what was published before stays valid.
+    """
+    started = time.monotonic()
+    table = load_table(recipe.data, lambda done, total: reporter.advance("hashing", done, total))
+    for warning in table.warnings:
+        reporter.note(warning)
+    store = Store(recipe.cache)
+    base = Base(recipe.base, store)
+    photos = [Photo(row.path, row.digest) for row in table.rows]
+    extracted = ensure(photos, base, store, reporter)
+    skipped = _skipped(table, extracted)
+    _check_rows(table, extracted, skipped, recipe.data.strict)
+    path = recipe.run / FEATURE_FILE
+    rows = _write(
+        path, recipe, table, extracted, store.shelf(base.spec.folder_name, base.spec.to_json()), skipped
+    )
+    rate = extracted.computed / extracted.seconds if extracted.computed else 0.0
+    seconds = time.monotonic() - started
+    return Extraction(
+        recipe.run, path, rows, extracted.computed, tuple(skipped), table.warnings, seconds, rate
+    )
+
+
+def plan_extraction(
+    recipe: Recipe, reporter: Reporter = SILENT
+) -> tuple[ImageTable, BaseSpec | None, Plan | None]:
+    """Find out what `extract` would do, without doing it and without building a network.
+
+    Returns
+    -------
+    table : ImageTable
+    spec : BaseSpec or None
+        None when this base was never built with this store: its rows are then all to be computed.
+    plan : Plan or None
+        None together with `spec`.
+    """
+    table = load_table(recipe.data, lambda done, total: reporter.advance("hashing", done, total))
+    store = Store(recipe.cache)
+    spec = Base(recipe.base, store).known_spec
+    if spec is None:
+        return table, None, None
+    keys = [key_of(row.digest) for row in table.rows]
+    return table, spec, _plan(keys, spec, store, reporter)[0]
+
+
+def ensure(photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter = SILENT) -> Extracted:
+    """Make sure that the store has the features of all photos that can be decoded.
+
+    Parameters
+    ----------
+    photos : sequence of Photo
+        The same bytes may stand more than once; they are computed once.
+    base : Base
+    store : Store
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    StoreError
+        The store refuses: no room or no permission.
+    FeaturesError
+        The base gave something that is no number.
+    """
+    plan, shelf = _plan([key_of(photo.digest) for photo in photos], base.spec, store, reporter)
+    _announce(plan, len(photos), reporter)
+    if plan.refusal:
+        raise StoreError(plan.refusal)
+    extracted = Extracted(dict(plan.reuse))
+    if plan.compute:
+        by_key = {key_of(photo.digest): photo for photo in reversed(photos)}
+        _compute([by_key[key] for key in plan.compute], base, shelf, extracted, reporter)
+    return extracted
+
+
+def _plan(keys: Sequence[Key], spec: BaseSpec, store: Store, reporter: Reporter) -> tuple[Plan, Shelf]:
+    shelf = store.shelf(spec.folder_name, spec.to_json())
+    present = shelf.find(keys, reporter.note)
+    plan = make_plan(keys, present, spec.row_bytes, store.free_bytes(), store.not_writable())
+    return plan, shelf
+
+
+def _announce(plan: Plan, asked: int, reporter: Reporter) -> None:
+    if plan.compute:
+        reporter.note(
+            f"{asked:,} photos: {len(plan.reuse):,} are in the store, {len(plan.compute):,} to compute, "
+            f"{human_bytes(plan.bytes_to_write)} to write"
+        )
+    else:
+        reporter.note(f"{asked:,} photos: all are in the store, nothing to compute")
+
+
+def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted, reporter: Reporter) -> None:
+    started = time.monotonic()
+    spec, size = base.spec, base.settings.batch_size
+    reporter.advance("computing", 0, len(photos))
+    writer = shelf.writer(_rows_per_shard(spec.row_bytes, size), _SHARD_SECONDS)
+    done = 0
+
+    def failed(photo: Photo, reason: str) -> None:
+        extracted.failures[key_of(photo.digest)] = reason
+
+    try:
+        for batch in batched(decoded(photos, base.settings, 2 * size, failed), size):
+            _run_batch(batch, base, writer)
+            done += len(batch)
+            reporter.advance("computing", done + len(extracted.failures), len(photos))
+    finally:
+        # an interrupted run keeps its whole batches, too
+        writer.publish()
+    reporter.advance("computing", len(photos), len(photos))
+    extracted.locations.update(writer.locations)
+    extracted.computed = done
+    extracted.seconds = time.monotonic() - started
+
+
+def _rows_per_shard(row_bytes: int, batch_size: int) -> int:
+    rows = min(_SHARD_ROWS, _SHARD_BYTES // row_bytes)
+    return max(1, rows // batch_size) * batch_size
+
+
+def _run_batch(batch: list[tuple[Photo, NDArray[np.uint8]]], base: Base, writer: ShardWriter) -> None:
+    features = base.features(np.stack([pixels for _, pixels in batch]))
+    finite = np.isfinite(features).reshape(len(batch), -1).all(axis=1)
+    if not finite.all():
+        path = batch[int(np.argmin(finite))][0].path
+        raise FeaturesError(
+            f"the base gave values that are no finite numbers for {path}; its weights may be damaged, or "
+            "base.preprocessing is not what they were trained with"
+        )
+    writer.add([key_of(photo.digest) for photo, _ in batch], features)
+
+
+def _skipped(table: ImageTable, extracted: Extracted) -> list[tuple[str, str]]:
+    failed = extracted.failures
+    undecoded = [(row.path, failed[key]) for row in table.rows if (key := key_of(row.digest)) in failed]
+    return [*table.unreadable, *undecoded]
+
+
+def _check_rows(
+    table: ImageTable, extracted: Extracted, skipped: Sequence[tuple[str, str]], strict: bool
+) -> None:
+    if strict and skipped:
+        path, reason = skipped[0]
+        raise DataError(
+            f"{len(skipped):,} photos cannot be used and --strict was asked for; "
+            f"the first is {path}: {reason}"
+        )
+    asked, usable = _classes_by_split(table.rows), _classes_by_split(_usable(table, extracted))
+    for split, label in sorted(asked - usable):
+        raise DataError(
+            f"class {label!r} has no readable photo in {split}; repair or add photos, or remove its folder"
+        )
+
+
+def _classes_by_split(rows: Iterable[ImageRow]) -> set[tuple[str, str]]:
+    return {(row.split, row.label) for row in rows}
+
+
+def _usable(table: ImageTable, extracted: Extracted) -> list[ImageRow]:
+    return [row for row in table.rows if key_of(row.digest) in extracted.locations]
+
+
+def key_of(digest: bytes) -> Key:
+    """Return the key of a plain photo, view 0."""
+    return Key(digest, 0)
+
+
+def _write(
+    path: Path,
+    recipe: Recipe,
+    table: ImageTable,
+    extracted: Extracted,
+    shelf: Shelf,
+    skipped: Sequence[tuple[str, str]],
+) -> int:
+    rows = _usable(table, extracted)
+    index = {label: number for number, label in enumerate(table.classes)}
+    splits = {split: _split_rows([row for row in rows if row.split == split], index) for split in SPLITS}
+    contents = Contents(table.classes, shelf.base, recipe.model_dump(mode="json"), skipped)
+    write_feature_file(path, splits, extracted.locations, shelf, contents)
+    return len(rows)
+
+
+def _split_rows(rows: Sequence[ImageRow], index: Mapping[str, int]) -> SplitRows:
+    labels = np.array([index[row.label] for row in rows], np.int64)
+    return SplitRows([row.path for row in rows], labels, [key_of(row.digest) for row in rows])

@@ -1,0 +1,104 @@
+"""Writing whole files or none: aside, flushed to disk, then renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from featcache.errors import StoreError
+
+# The owner stands in the name, so that what a killed process left can be told from what a living one writes.
+_ASIDE = ".aside"
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name to write to; at the end of the block it is flushed and renamed to `path`.
+
+    When the block raises, nothing is left and what stood at `path` before is still there.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(
+            f".{path.name}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}{_ASIDE}"
+        )
+        try:
+            yield aside
+            flush_to_disk(aside)
+            aside.replace(path)
+            flush_to_disk(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(explain_os_error(error, path)) from error
+
+
+def write_bytes_whole(path: Path, data: bytes) -> None:
+    """Write `data` to `path` as a whole file, see `written_whole`."""
+    with written_whole(path) as aside:
+        aside.write_bytes(data)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's (or a folder's) content is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # some file systems cannot flush a folder; the rename itself is still whole
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSUP)):
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Delete the unfinished files of this machine's processes that no longer live."""
+    for path in folder.glob(f".*{_ASIDE}"):
+        host, pid = _owner(path.name)
+        if host == socket.gethostname() and not _lives(pid):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _owner(name: str) -> tuple[str, int]:
+    # .<name>.<host>.<pid>.<random>.aside, where the host itself may hold dots
+    parts = name.removesuffix(_ASIDE).split(".")
+    pid = int(parts[-2]) if len(parts) >= 4 and parts[-2].isdigit() else 0
+    host = socket.gethostname()
+    return (host, pid) if f".{host}.{pid}." in name else ("", 0)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def explain_os_error(error: OSError, path: Path) -> str:
+    """Say what went wrong at `path` and what to do, in one sentence."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: the disk is full; make room or choose another folder with --cache or --run"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path}: the folder cannot be written; choose another one with --cache or --run"
+    return f"{path}: {error.strerror or error}"
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,261 @@
+"""A trained model as one thing: how photos are decoded, the base, the head and the classes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.base import Base
+from featcache.bases.spec import BaseSpec
+from featcache.errors import DataError, ModelError
+from featcache.files import write_bytes_whole
+from featcache.heads.persistence import load_head, save_head
+from featcache.images.folders import photo_files
+from featcache.images.stream import Photo, batched, decoded
+from featcache.recipe import BaseSettings
+from featcache.reporter import SILENT, Reporter
+from featcache.store.format import FORMAT, check_format
+from featcache.store.shards import library_versions
+
+MODEL_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one photo.
+
+    Attributes
+    ----------
+    path : str
+    label : str or None
+        None when the photo could not be decoded.
+    probability : float or None
+        Of `label`; None also for classifiers that give no probabilities.
+    probabilities : dict of str to float, or None
+        By class.
+    reason : str or None
+        Why there is no label.
+    """
+
+    path: str
+    label: str | None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction as JSON-ready data; ``reason`` only where there is one."""
+        known = {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+        }
+        return known if self.reason is None else {**known, "reason": self.reason}
+
+
+@dataclass
+class Model:
+    """A trained classifier of photos.
+
+    Attributes
+    ----------
+    name : str
+        The head's name in its recipe.
+    classes : tuple of str
+    settings : BaseSettings
+        How the base is built and photos are decoded.
+    spec : BaseSpec
+        What the base was when the head was trained.
+    head : classifier
+        On features (n, ...), with the labels 0 … len(classes) - 1.
+    scores : dict
+        On validation and, for the best head of a run, on test.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    settings: BaseSettings
+    spec: BaseSpec
+    head: Any
+    scores: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write ``model.json`` and the head into `folder`.
+
+        Raises
+        ------
+        StoreError
+            No room or no permission.
+        ModelError
+            The head is of a kind that cannot be saved.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        head_file = save_head(self.head, folder)
+        # last, so that a folder with a model.json is a whole model
+        write_bytes_whole(folder / MODEL_FILE, (json.dumps(self._facts(head_file), indent=1) + "\n").encode())
+
+    def _facts(self, head_file: str) -> dict[str, Any]:
+        settings = self.settings.model_dump(mode="json")
+        for key in ("name", "weights"):
+            if Path(settings[key]).is_file():
+                settings[key] = str(Path(settings[key]).resolve())
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "classes": list(self.classes),
+            "base": {"settings": settings, "spec": self.spec.to_json()},
+            "head": head_file,
+            "scores": self.scores,
+            "versions": library_versions(),
+        }
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Model:
+        """Load a model's folder, or the best model of a run's folder.
+
+        Raises
+        ------
+        ModelError
+            There is no whole model, or a file in it is damaged or not to be trusted.
+        FormatError
+            A newer version wrote it.
+        """
+        path = find_model(Path(folder))
+        facts = read_facts(path)
+        try:
+            return cls(
+                name=facts["name"],
+                classes=tuple(facts["classes"]),
+                settings=BaseSettings(**facts["base"]["settings"]),
+                spec=BaseSpec.from_json(facts["base"]["spec"]),
+                head=load_head(path / facts["head"]),
+                scores=facts["scores"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path / MODEL_FILE} is damaged ({error!r}); train the head again") from None
+
+    def predict(
+        self, paths: Iterable[str | os.PathLike[str]], reporter: Reporter = SILENT
+    ) -> Iterator[Prediction]:
+        """Classify photos, folders or both, in batches; one result per photo, in order.
+
+        Parameters
+        ----------
+        paths : iterable of path
+            A folder stands for all photos below it.
+        reporter : Reporter, optional
+
+        Raises
+        ------
+        DataError
+            A path does not exist, or a folder is empty.
+        ModelError
+            The base is no longer the one that the head was trained on.
+        """
+        photos = [Photo(path) for path in expand(paths)]
+        base = self._base()
+        failures: dict[str, str] = {}
+        stream = decoded(
+            photos, self.settings, 2 * self.settings.batch_size, lambda p, why: failures.update({p.path: why})
+        )
+        done = 0
+        for batch in batched(stream, self.settings.batch_size):
+            features = base.features(np.stack([pixels for _, pixels in batch]))
+            yield from self._classify([photo.path for photo, _ in batch], features)
+            done += len(batch)
+            reporter.advance("predicting", done + len(failures), len(photos))
+        yield from (Prediction(path, None, reason=why) for path, why in failures.items())
+
+    def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
+        """Classify features (n, ...) that this model's base gave; paths are left empty."""
+        return list(self._classify([""] * len(features), features))
+
+    def _base(self) -> Base:
+        base = Base(self.settings)
+        if base.spec.fingerprint != self.spec.fingerprint:
+            raise ModelError(
+                f"model {self.name!r} was trained on {self.spec.folder_name}, but its base is now "
+                f"{base.spec.folder_name}: the file of its weights has changed, or another version of Keras "
+                "gives other weights. Bring the old file back, or train the head again"
+            )
+        return base
+
+    def _classify(self, paths: Sequence[str], features: NDArray[Any]) -> Iterator[Prediction]:
+        labels = self.head.predict(features)
+        if not hasattr(self.head, "predict_proba"):
+            yield from (
+                Prediction(path, self.classes[label]) for path, label in zip(paths, labels, strict=True)
+            )
+            return
+        for path, label, row in zip(paths, labels, self.head.predict_proba(features), strict=True):
+            by_class = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
+            yield Prediction(path, self.classes[label], by_class[self.classes[label]], by_class)
+
+
+def expand(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the files that the paths stand for, folders opened, in order.
+
+    Raises
+    ------
+    DataError
+        A path does not exist, or a folder holds no file.
+    """
+    files: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = photo_files(path)
+            if not inside:
+                raise DataError(f"the folder {path} holds no file; give photos or a folder of photos")
+            files.extend(inside)
+        elif path.exists():
+            files.append(str(path))
+        else:
+            raise DataError(f"{path} does not exist; give photos or a folder of photos")
+    return files
+
+
+def find_model(folder: Path) -> Path:
+    """Return `folder` if it is a model, or the best model of the run that it is.
+
+    Raises
+    ------
+    ModelError
+        It is neither.
+    """
+    if (folder / MODEL_FILE).is_file():
+        return folder
+    if (folder / "heads.json").is_file():
+        best = folder / "models" / str(_read_json(folder / "heads.json").get("best"))
+        if (best / MODEL_FILE).is_file():
+            return best
+    raise ModelError(
+        f"{folder} is no model; give a folder like runs/NAME/models/HEAD, or runs/NAME for its best head"
+    )
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read a model's ``model.json``.
+
+    Raises
+    ------
+    ModelError, FormatError
+        It is damaged, or of a newer format.
+    """
+    facts = _read_json(folder / MODEL_FILE)
+    check_format(facts.get("format"), str(folder / MODEL_FILE))
+    return facts
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path} is damaged ({error}); train the head again") from None

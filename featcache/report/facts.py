@@ -1,0 +1,92 @@
+"""What a recipe, a feature file or a model is, as names and values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from featcache.bases.spec import short_name
+from featcache.extraction import plan_extraction
+from featcache.images.rows import SPLITS, ImageTable
+from featcache.model import MODEL_FILE, find_model, read_facts
+from featcache.recipe import Recipe
+from featcache.reporter import Reporter
+from featcache.store.feature_file import Features
+from featcache.store.plan import human_bytes
+from featcache.train import HEADS_FILE
+
+
+def is_feature_file(path: Path) -> bool:
+    """Whether `path` is meant as a feature file."""
+    return path.is_file() and path.suffix.lower() in (".h5", ".hdf5")
+
+
+def is_model(path: Path) -> bool:
+    """Whether `path` is the folder of a model or of a run with models."""
+    return (path / MODEL_FILE).is_file() or (path / HEADS_FILE).is_file()
+
+
+def of_feature_file(path: Path) -> dict[str, Any]:
+    """Return what a feature file says of itself; opening it checks its shards."""
+    with Features(path) as features:
+        return {
+            "file": str(path),
+            "kind": "feature file, packed" if features.packed else "feature file",
+            "classes": list(features.classes),
+            "rows": {split: len(features[split]) for split in features.splits},
+            "shape": {split: list(features[split].shape) for split in features.splits},
+            "dtype": str(features[features.splits[0]].dtype),
+            "base": features.base,
+            "skipped": len(features.skipped),
+        }
+
+
+def of_model(path: Path) -> dict[str, Any]:
+    """Return what a model's folder says, without loading its head."""
+    folder = find_model(path)
+    facts = read_facts(folder)
+    return {
+        "model": str(folder),
+        "head": facts["name"],
+        "classes": facts["classes"],
+        "base": facts["base"]["spec"],
+        "scores": facts["scores"],
+        "versions": facts["versions"],
+    }
+
+
+def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """Return what the recipe's stage 1 would do: what is there, what will be computed, how large it gets."""
+    table, spec, plan = plan_extraction(recipe, reporter)
+    known: dict[str, Any] = {
+        "run": str(recipe.run),
+        "cache": str(recipe.cache),
+        "classes": list(table.classes),
+        "photos": _photos(table),
+        "base": short_name(recipe.base),
+        "heads": [str(head.name) for head in recipe.heads],
+        "warnings": list(table.warnings),
+    }
+    if spec is None or plan is None:
+        distinct = len({row.digest for row in table.rows})
+        return {
+            **known,
+            "in_store": 0,
+            "to_compute": distinct,
+            "note": "this base was not used with this cache yet",
+        }
+    return {
+        **known,
+        "base": spec.folder_name,
+        "feature_shape": list(spec.feature_shape),
+        "in_store": len(plan.reuse),
+        "to_compute": len(plan.compute),
+        "to_write": human_bytes(plan.bytes_to_write),
+        "refusal": plan.refusal,
+    }
+
+
+def _photos(table: ImageTable) -> dict[str, int]:
+    counts = Counter(row.split for row in table.rows)
+    return {split: counts[split] for split in SPLITS if counts[split]}

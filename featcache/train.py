@@ -1,0 +1,162 @@
+"""Stage 2: a feature file → heads trained, scored on validation and saved; the best one scored on test."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.spec import BaseSpec
+from featcache.errors import FeatcacheError, TrainingError
+from featcache.extraction import Extraction, extract
+from featcache.files import write_bytes_whole
+from featcache.heads.dense import DenseHead
+from featcache.heads.estimators import build_head
+from featcache.metrics import score_head
+from featcache.model import Model
+from featcache.recipe import HeadSettings, Recipe
+from featcache.reporter import SILENT, Reporter
+
+HEADS_FILE = "heads.json"
+_Data = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """A trained head and its scores.
+
+    Attributes
+    ----------
+    name : str
+    fit_seconds : float
+    validation : dict
+        Scores as `featcache.metrics.scores` gives them.
+    test : dict or None
+        Only for the best head of the run.
+    model : Path
+        Folder of the saved model.
+    """
+
+    name: str
+    fit_seconds: float
+    validation: dict[str, Any]
+    test: dict[str, Any] | None
+    model: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return {
+            "name": self.name,
+            "fit_seconds": round(self.fit_seconds, 3),
+            "validation": self.validation,
+            "test": self.test,
+            "model": str(self.model),
+        }
+
+
+@dataclass(frozen=True)
+class Training:
+    """Result of stage 2.
+
+    Attributes
+    ----------
+    extraction : Extraction
+        Result of stage 1.
+    heads : tuple of HeadResult
+        In the recipe's order.
+    best : str
+        Name of the head with the highest validation accuracy; among equals, with the lowest log loss.
+    """
+
+    extraction: Extraction
+    heads: tuple[HeadResult, ...]
+    best: str
+
+    def __getitem__(self, name: str) -> HeadResult:
+        return next(head for head in self.heads if head.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return {
+            "run": str(self.extraction.run),
+            "features": self.extraction.to_json(),
+            "heads": [head.to_json() for head in self.heads],
+            "best": self.best,
+        }
+
+
+def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
+    """Train the recipe's heads on its features; stage 1 runs first and computes what is missing.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    reporter : Reporter, optional
+        Listens to the work.
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    RecipeError
+        A head's settings say something that cannot be; this is found before any photo is read.
+    TrainingError
+        A head cannot be trained on these features.
+    FeatcacheError
+        All that `featcache.extraction.extract` raises.
+    """
+    heads = [(settings, build_head(settings, recipe.seed)) for settings in recipe.heads]
+    extraction = extract(recipe, reporter)
+    with extraction.open() as features:
+        data: _Data = {split: features[split].load() for split in features.splits}
+        spec, classes = BaseSpec.from_json(features.base), features.classes
+    results, models = [], {}
+    for done, (settings, head) in enumerate(heads):
+        name = str(settings.name)
+        seconds = _fit(head, settings, data, reporter)
+        scores = score_head(head, *data["validation"])
+        models[name] = Model(name, classes, recipe.base, spec, head, {"validation": scores, "test": None})
+        results.append(HeadResult(name, seconds, scores, None, recipe.run / "models" / name))
+        reporter.advance("training", done + 1, len(heads))
+    best = max(results, key=_goodness).name
+    if "test" in data:
+        test = score_head(models[best].head, *data["test"])
+        models[best].scores["test"] = test
+        results = [replace(one, test=test) if one.name == best else one for one in results]
+    for one in results:
+        models[one.name].save(one.model)
+    training = Training(extraction, tuple(results), best)
+    write_bytes_whole(recipe.run / HEADS_FILE, (json.dumps(training.to_json(), indent=1) + "\n").encode())
+    return training
+
+
+def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> float:
+    """Fit `head` in place and return how many seconds that took."""
+    started = time.monotonic()
+    extra = {"validation_data": data["validation"]} if isinstance(head, DenseHead) else {}
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("default")
+            head.fit(*data["train"], **extra)
+    except FeatcacheError as error:
+        raise TrainingError(f"head {settings.name!r}: {error}") from None
+    except ValueError as error:
+        # scikit-learn's word for settings that do not go with the data
+        raise TrainingError(f"head {settings.name!r} cannot be trained: {error}") from error
+    for sentence in dict.fromkeys(str(warning.message).strip().splitlines()[0] for warning in heard):
+        reporter.note(f"head {settings.name!r}: {sentence}")
+    return time.monotonic() - started
+
+
+def _goodness(result: HeadResult) -> tuple[float, float]:
+    loss = result.validation["log_loss"]
+    return result.validation["accuracy"], -(math.inf if loss is None else loss)

@@ -1,0 +1,137 @@
+"""Feature extraction as a scikit-learn transformer: from paths to features, through the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from featcache.bases.base import Base
+from featcache.errors import DataError, RecipeError
+from featcache.extraction import ensure, key_of
+from featcache.images.stream import Photo
+from featcache.images.table import digest_of
+from featcache.recipe import BaseSettings, default_cache
+from featcache.store.shelf import Store
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn paths of photos into features of a frozen network.
+
+    Every photo goes through the network once; a second call, another fold of a grid search or another
+    process finds its features in the store.
+
+    Parameters
+    ----------
+    base : str
+        A network of ``keras.applications``, ``hub:NAME`` or a ``.keras`` file.
+    image_size : int or (int, int)
+        Pixels, (height, width).
+    weights : str
+        "imagenet", "random" or a weights file.
+    cache : path, optional
+        Folder of the store; the default is that of the command line.
+    pooling : {"avg", "max", "none"}
+        With "none" features keep their shape (h, w, c), which scikit-learn's classifiers do not take.
+    layer : str, optional
+        Where the network is cut; default: its last layer.
+    resize, interpolation, preprocessing : str
+        As in a recipe's ``[base]``.
+    arguments : dict, optional
+        Further arguments of the network's function, such as ``{"alpha": 0.35}``.
+    batch_size : int
+        Photos per call of the network. It does not change the features.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> model = make_pipeline(FeatureExtractor("MobileNetV2", 160), LogisticRegression())
+    >>> model.fit(paths, labels)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        base: str = "MobileNetV2",
+        image_size: int | tuple[int, int] = 160,
+        weights: str = "imagenet",
+        cache: str | os.PathLike[str] | None = None,
+        pooling: str = "avg",
+        layer: str | None = None,
+        resize: str = "stretch",
+        interpolation: str = "bilinear",
+        preprocessing: str = "auto",
+        arguments: dict[str, Any] | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self.base = base
+        self.image_size = image_size
+        self.weights = weights
+        self.cache = cache
+        self.pooling = pooling
+        self.layer = layer
+        self.resize = resize
+        self.interpolation = interpolation
+        self.preprocessing = preprocessing
+        self.arguments = arguments
+        self.batch_size = batch_size
+
+    def fit(self, X: Sequence[str | os.PathLike[str]], y: Any = None) -> Self:
+        """Check the parameters; there is nothing to learn."""
+        self._settings()
+        return self
+
+    def transform(self, X: Iterable[str | os.PathLike[str]]) -> NDArray[Any]:
+        """Return the features of the photos at the paths `X`, shape (n, c) or (n, h, w, c).
+
+        Raises
+        ------
+        DataError
+            A photo is missing or cannot be decoded: every path must give a row.
+        RecipeError, BaseNetworkError, WeightsError, StoreError
+            As in `featcache.extraction.extract`.
+        """
+        store = Store(Path(self.cache) if self.cache is not None else default_cache())
+        base = Base(self._settings(), store)
+        photos = [_photo(os.fspath(path)) for path in np.asarray(X, dtype=object).ravel()]
+        extracted = ensure(photos, base, store)
+        for photo in photos:
+            if reason := extracted.failures.get(key_of(photo.digest)):
+                raise DataError(f"{photo.path}: {reason}; remove it from the paths")
+        shelf = store.shelf(base.spec.folder_name, base.spec.to_json())
+        places = [extracted.locations[key_of(photo.digest)] for photo in photos]
+        return shelf.read(places, base.spec.feature_shape, base.spec.dtype)
+
+    def _settings(self) -> BaseSettings:
+        given = {key: value for key, value in self.get_params().items() if key not in ("base", "cache")}
+        given["arguments"] = given["arguments"] or {}
+        try:
+            return BaseSettings(name=self.base, **given)
+        except ValidationError as error:
+            one = error.errors()[0]
+            key = ".".join(map(str, one["loc"]))
+            raise RecipeError(f"{key} = {one['input']!r}: {one['msg']}") from None
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = True
+        return tags
+
+
+def _photo(path: str) -> Photo:
+    try:
+        return Photo(path, digest_of(Path(path).read_bytes()))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None

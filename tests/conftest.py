@@ -1,0 +1,95 @@
+"""What all tests share: small photos, a tiny base, the real photos where they are there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featcache.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_folder() -> Path:
+    return Path(os.environ.get("FEATCACHE_SHARED") or ROOT.parent / "shared")
+
+
+def pytest_collection_modifyitems(config, items):
+    if (shared_folder() / "data").is_dir():
+        return
+    if os.environ.get("CI") == "true" and any("real" in item.keywords for item in items):
+        raise pytest.UsageError(f"CI=true, but the photos of {shared_folder()} are not there")
+    skip = pytest.mark.skip(reason=f"the photos of {shared_folder()} are not there")
+    for item in items:
+        if "real" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    return shared_folder()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """Keep every test away from the user's own store."""
+    monkeypatch.setenv("FEATCACHE_CACHE", str(tmp_path / "default-cache"))
+
+
+def make_photo(path: Path, seed: int, size: tuple[int, int] = (40, 32)) -> None:
+    """Write a photo with smooth random content, so that any two seeds differ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (4, 5, 3), np.uint8)
+    Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR).save(path)
+
+
+def make_photos(folder: Path, per_class: int = 12, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Write class folders of different photos and return `folder`."""
+    for index, name in enumerate(classes):
+        for number in range(per_class):
+            make_photo(folder / name / f"{number:03}.png", 1000 * index + number)
+    return folder
+
+
+# A real network, small enough for two slow cores.
+TINY_BASE = {
+    "name": "MobileNetV2",
+    "arguments": {"alpha": 0.35},
+    "weights": "random",
+    "image_size": 32,
+    "batch_size": 8,
+}
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def recipe(tmp_path, photos) -> Recipe:
+    return tiny_recipe(tmp_path, photos)
+
+
+def tiny_recipe(folder: Path, photos: Path, **base) -> Recipe:
+    return Recipe.parse(
+        {
+            "data": {"root": str(photos)},
+            "base": TINY_BASE | base,
+            "heads": [{"type": "LogisticRegression"}],
+            "cache": str(folder / "cache"),
+            "run": str(folder / "run"),
+        }
+    )
+
+
+def run_cli(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as its users do, in a process of its own."""
+    command = [sys.executable, "-m", "featcache.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=os.environ | environment, check=False
+    )

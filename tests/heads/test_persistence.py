@@ -1,0 +1,251 @@
+"""A head comes back from its file as it was, and nothing else comes out of a file."""
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from featcache.errors import FeatcacheError, ModelError
+from featcache.heads.dense import DenseHead
+from featcache.heads.estimators import _known_types, build_head
+from featcache.heads.persistence import MEMBER, load_head, save_head
+from featcache.recipe import HeadSettings
+
+Y = np.array(["cat", "dog", "eel"])[np.arange(60) % 3]
+X = np.random.default_rng(0).normal(size=(60, 2, 3, 4)).astype(np.float32)
+X += 2 * (Y == "dog")[:, None, None, None] - 2 * (Y == "eel")[:, None, None, None]
+
+
+def dense(**settings):
+    return DenseHead(epochs=3, learning_rate=0.05, random_state=0, **settings)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A Dense head and its file."""
+    folder = tmp_path_factory.mktemp("head")
+    head = dense(units=(5, 4), dropout=0.3, pooling="avg").fit(X, Y, validation_data=(X, Y))
+    return head, folder / save_head(head, folder)
+
+
+def rewritten(path, target, **members):
+    """Copy a .keras archive with some members replaced, or left out where they are None."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = members.get(name.replace(".", "_"), old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return target
+
+
+def test_keras_itself_and_numpy_read_the_same_dense_head(saved):
+    import keras
+
+    head, path = saved
+    loaded, model = load_head(path), keras.saving.load_model(path, safe_mode=True)
+    assert path.name == "head.keras"
+    np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
+    np.testing.assert_allclose(model.predict(X, verbose=0), head.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "labels", [Y, Y == "cat", np.arange(60) % 2, np.array(list(Y), dtype=object)], ids=str
+)
+@pytest.mark.parametrize(
+    "settings", [{}, {"units": 6}, {"pooling": "max", "class_weight": "balanced"}], ids=str
+)
+def test_a_dense_head_comes_back_whole(tmp_path, labels, settings):
+    head = dense(**settings).fit(X, labels)
+    loaded = load_head(tmp_path / save_head(head, tmp_path))
+    np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
+    assert loaded.classes_.dtype == head.classes_.dtype
+    assert loaded.get_params() == head.get_params()
+    for name in ("history_", "best_epoch_", "n_iter_", "n_features_in_", "features_shape_"):
+        assert getattr(loaded, name) == getattr(head, name)
+
+
+def test_class_weights_of_numbers_come_back_as_numbers(tmp_path):
+    head = dense(class_weight={0: 1.0, 1: np.float64(2.0)}).fit(X, np.arange(60) % 2)
+    loaded = load_head(tmp_path / save_head(head, tmp_path))
+    assert loaded.class_weight == {0: 1.0, 1: 2.0}
+
+
+@pytest.mark.filterwarnings("ignore")  # what the classifiers say about this toy data is not at stake
+@pytest.mark.parametrize("kind", [name for name in _known_types() if name != "dense"])
+def test_every_scikit_learn_classifier_comes_back(tmp_path, kind):
+    head = build_head(HeadSettings(type=kind, pooling="avg"), random_state=0)
+    features = np.abs(X).round() if kind.endswith("NB") else X
+    head.fit(features, Y)
+    path = tmp_path / save_head(head, tmp_path)
+    assert path.name == "head.skops"
+    np.testing.assert_array_equal(load_head(path).predict(features), head.predict(features))
+
+
+def test_only_the_whole_file_is_left(saved, tmp_path):
+    assert [path.name for path in saved[1].parent.iterdir()] == ["head.keras"]
+    head = dense().fit(X, Y)
+    head.to_keras = None  # writing fails half-way
+    with pytest.raises(TypeError):
+        save_head(head, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_is_an_error(saved, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FeatcacheError):
+        save_head(saved[0], tmp_path / "file")
+
+
+def test_loading_and_predicting_import_no_tensorflow(saved):
+    head, path = saved
+    code = f"""
+import io, sys, numpy as np
+from featcache.heads.persistence import load_head
+print(load_head({str(path)!r}).predict(np.load(io.BytesIO(sys.stdin.buffer.read()))).tolist())
+print([name for name in ("tensorflow", "keras") if name in sys.modules])
+"""
+    features = io.BytesIO()
+    np.save(features, X[:5])
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=features.getvalue(), capture_output=True, check=True
+    )
+    assert done.stdout.decode().splitlines() == [str(head.predict(X[:5]).tolist()), "[]"]
+
+
+class Harm:
+    def __reduce__(self):
+        return (print, ("harm",))
+
+
+@pytest.mark.parametrize("suffix", [".pickle", ".pkl", ".joblib"])
+def test_pickles_are_never_loaded(tmp_path, capsys, suffix):
+    path = tmp_path / f"head{suffix}"
+    path.write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(ModelError, match="never loads"):
+        load_head(path)
+    assert capsys.readouterr().out == ""
+
+
+class Foreign(LogisticRegression):
+    """A class that is not scikit-learn's."""
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Foreign(), "Foreign"),
+        (lambda: make_pipeline(FunctionTransformer(subprocess.getoutput), LogisticRegression()), "getoutput"),
+        (
+            lambda: make_pipeline(FunctionTransformer(np.ctypeslib.load_library), LogisticRegression()),
+            "load_library",
+        ),
+        (lambda: make_pipeline(FunctionTransformer(eval), LogisticRegression()), "eval"),
+    ],
+    ids=["class", "function", "function of NumPy", "builtin"],
+)
+def test_types_that_are_not_trusted_are_refused_by_name(tmp_path, make, named):
+    import skops.io
+
+    with pytest.raises(ModelError, match=f"{named}.*not trusted"):
+        save_head(make(), tmp_path)
+    skops.io.dump(make(), tmp_path / "head.skops")
+    with pytest.raises(ModelError, match=f"{named}.*not trusted"):
+        load_head(tmp_path / "head.skops")
+
+
+@pytest.mark.parametrize("other", [LinearRegression(), TransformedTargetRegressor(), {"a": 1}], ids=str)
+def test_what_is_no_classifier_is_refused(tmp_path, other):
+    import skops.io
+
+    skops.io.dump(other, tmp_path / "head.skops")
+    with pytest.raises(ModelError, match="not a classifier"):
+        load_head(tmp_path / "head.skops")
+
+
+@pytest.mark.parametrize("name", ["head.keras", "head.skops"])
+def test_damaged_files_are_refused(tmp_path, saved, name):
+    if name == "head.skops":
+        save_head(LogisticRegression().fit(X.reshape(60, -1), Y), tmp_path)
+        whole = (tmp_path / name).read_bytes()
+    else:
+        whole = saved[1].read_bytes()
+    middle = len(whole) // 2
+    for content in (
+        b"",
+        b"hello",
+        whole[:middle],
+        whole[: middle - 200] + bytes(400) + whole[middle + 200 :],
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=name):
+            load_head(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["head.keras", "head.skops"])
+def test_a_missing_file_is_an_error(tmp_path, name):
+    with pytest.raises(ModelError, match="does not exist"):
+        load_head(tmp_path / name)
+
+
+def test_other_kinds_of_files_are_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"\.keras or a \.skops"):
+        load_head(tmp_path / "head.onnx")
+
+
+def test_a_plain_keras_model_is_refused(saved, tmp_path):
+    path = rewritten(saved[1], tmp_path / "head.keras", featcache_json=None)
+    with pytest.raises(ModelError, match=MEMBER):
+        load_head(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(format=99), "format 99"),
+        (lambda state: state["parameters"].update(units=[7]), "shapes"),
+        (lambda state: state.update(classes=["a", "b"]), "shapes"),
+        (lambda state: state["parameters"].update(activation="system"), "activation"),
+        (lambda state: state.pop("fitted"), "fitted"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(saved, tmp_path, change, message):
+    with zipfile.ZipFile(saved[1]) as archive:
+        state = json.loads(archive.read(MEMBER))
+    change(state)
+    path = rewritten(saved[1], tmp_path / "head.keras", featcache_json=json.dumps(state))
+    with pytest.raises(ModelError, match=message):
+        load_head(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "external", "virtual"])
+def test_weights_in_other_files_are_refused(saved, tmp_path, kind):
+    with h5py.File(tmp_path / "secret.h5", "w") as other:
+        other["kernel"] = np.ones((4, 5), np.float32)
+    raw = tmp_path / "secret.bin"
+    raw.write_bytes(bytes(80))
+    with zipfile.ZipFile(saved[1]) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content, "a") as file:
+        group = file["layers/dense/vars"]
+        del group["0"]
+        if kind == "link":
+            group["0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "kernel")
+        elif kind == "external":
+            group.create_dataset("0", (4, 5), "f4", external=[(str(raw), 0, 80)])
+        else:
+            layout = h5py.VirtualLayout((4, 5), "f4")
+            layout[...] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "kernel", (4, 5))
+            group.create_virtual_dataset("0", layout)
+    path = rewritten(saved[1], tmp_path / "head.keras", model_weights_h5=content.getvalue())
+    with pytest.raises(ModelError, match=r"link to elsewhere|another file"):
+        load_head(path)

@@ -1,0 +1,45 @@
+"""What the tests of the table share: sets of small files, and their table in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import DataError
+from featcache.images.rows import ImageTable
+from featcache.images.table import load_table
+from featcache.recipe import DataSettings
+
+
+def put(folder: Path, *paths: str) -> Path:
+    """Write files whose content is their path, so that no two are equal."""
+    for path in paths:
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(path)
+    return folder
+
+
+def many(folder: Path, counts: dict[str, int]) -> Path:
+    return put(folder, *(f"{name}/{number:04d}.jpg" for name, n in counts.items() for number in range(n)))
+
+
+def table_of(**data) -> ImageTable:
+    return load_table(DataSettings(**data))
+
+
+def splits_of(table: ImageTable) -> dict[bytes, str]:
+    return {row.digest: row.split for row in table.rows}
+
+
+def refusal(**data) -> str:
+    with pytest.raises(DataError) as caught:
+        table_of(**data)
+    return str(caught.value)
+
+
+def manifest(folder: Path, text: str, name: str = "photos.csv") -> Path:
+    file = folder / name
+    file.write_bytes(text.encode())
+    return file

@@ -1,0 +1,161 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featcache.errors import FormatError, ShardError
+from featcache.store.feature_file import Contents, Features, SplitRows, pack, write_feature_file
+from featcache.store.plan import Key
+from featcache.store.shelf import Store
+
+BASE = {"feature_shape": [2, 2, 3], "dtype": "float32", "name": "tiny"}
+
+
+def key(n):
+    return Key(bytes([n]) * 32, 0)
+
+
+def features_of(numbers):
+    return np.array([np.full((2, 2, 3), n) for n in numbers], np.float32).reshape(-1, 2, 2, 3)
+
+
+def write(folder, train=(1, 2, 3, 4, 5), validation=(6, 7)):
+    """Write shards of two rows each and a feature file over them."""
+    shelf = Store(folder / "cache").shelf("tiny-1", BASE)
+    writer = shelf.writer(2, 1e9)
+    for n in range(1, 9):
+        writer.add([key(n)], features_of([n]))
+    writer.publish()
+    splits = {
+        "train": SplitRows([f"p/{n}.jpg" for n in train], np.array(train) % 2, [key(n) for n in train]),
+        "validation": SplitRows(
+            [f"v/{n}.jpg" for n in validation], np.array(validation) % 2, [key(n) for n in validation]
+        ),
+        "test": SplitRows([], np.zeros(0, np.int64), []),
+    }
+    contents = Contents(("even", "odd"), BASE, {"seed": 0}, [("p/bad.jpg", "empty file")])
+    path = folder / "run" / "features.h5"
+    write_feature_file(path, splits, writer.locations, shelf, contents)
+    return path, shelf
+
+
+@given(order=st.lists(st.integers(1, 8), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_come_in_the_order_asked_for_whatever_the_shards(tmp_path_factory, order):
+    path, _ = write(tmp_path_factory.mktemp("f"), train=order)
+    with Features(path) as features:
+        X, y = features["train"].load()
+        assert np.array_equal(X, features_of(order))
+        assert y.tolist() == [n % 2 for n in order]
+        blocks = [block for block, _ in features["train"].blocks(3)]
+        assert np.array_equal(np.concatenate(blocks), X)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["train/features"][:], features_of(order))
+
+
+def test_any_hdf5_tool_reads_it(tmp_path):
+    path, _ = write(tmp_path)
+    with h5py.File(path) as file:
+        assert file["train/features"].shape == (5, 2, 2, 3)
+        assert file["train/labels"].dtype == np.int64
+        assert file["train/digest"].shape == (5, 32)
+        assert file["train/path"].asstr()[0] == "p/1.jpg"
+        assert list(file.attrs["classes"]) == ["even", "odd"]
+        assert json.loads(file.attrs["base"])["name"] == "tiny"
+        assert "test" not in file
+        assert np.isnan(file["train/features"].fillvalue)
+
+
+def test_it_says_what_was_skipped(tmp_path):
+    with Features(write(tmp_path)[0]) as features:
+        assert features.skipped == [("p/bad.jpg", "empty file")]
+        assert features.splits == ["train", "validation"]
+        with pytest.raises(KeyError, match="train, validation"):
+            features["test"]
+
+
+def victim_of(path, shelf):
+    with h5py.File(path) as file:
+        return shelf.shard_folder / file["shards"].asstr()[0]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("harm", "word"),
+    [
+        (lambda p: p.unlink(), "missing"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "damaged"),
+        (flip, "damaged"),
+    ],
+)
+def test_opening_names_the_shard_that_is_not_whole_and_what_to_do(tmp_path, harm, word):
+    path, shelf = write(tmp_path)
+    victim = victim_of(path, shelf)
+    harm(victim)
+    with pytest.raises(ShardError, match=word) as caught:
+        Features(path)
+    assert victim.name in str(caught.value)
+    assert "run the same recipe again" in str(caught.value).lower()
+
+
+def test_a_shard_that_is_gone_reads_as_nan_elsewhere_never_as_a_number(tmp_path):
+    path, shelf = write(tmp_path)
+    victim_of(path, shelf).unlink()
+    with h5py.File(path) as file:
+        everything = [file[split]["features"][:] for split in ("train", "validation")]
+        assert any(np.isnan(features).any() for features in everything)
+
+
+def test_a_packed_file_stands_alone(tmp_path):
+    path, shelf = write(tmp_path)
+    packed = tmp_path / "one.h5"
+    with Features(path) as features:
+        pack(features, packed)
+        X, y = features["validation"].load()
+    for shard in shelf.shard_folder.iterdir():
+        shard.unlink()
+    with Features(packed) as features:
+        assert features.packed
+        assert features.classes == ("even", "odd")
+        got_X, got_y = features["validation"].load()
+        assert np.array_equal(got_X, X)
+        assert np.array_equal(got_y, y)
+        assert features["train"].paths == [f"p/{n}.jpg" for n in (1, 2, 3, 4, 5)]
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    path, _ = write(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = 99
+    with pytest.raises(FormatError, match=r"format 99.*upgrade"):
+        Features(path)
+
+
+def test_files_that_are_no_feature_files_are_refused(tmp_path):
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = [1]
+    text = tmp_path / "text.h5"
+    text.write_text("hello")
+    for path in (other, text, tmp_path / "absent.h5", tmp_path):
+        with pytest.raises(FormatError):
+            Features(path)
+
+
+def test_a_packed_number_that_rots_is_an_error_not_a_number(tmp_path):
+    packed = tmp_path / "one.h5"
+    with Features(write(tmp_path)[0]) as features:
+        pack(features, packed)
+    data = packed.read_bytes()
+    at = data.index(features_of([3]).tobytes())
+    packed.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with Features(packed) as features, pytest.raises(FormatError, match="damaged"):
+        features["train"].load()

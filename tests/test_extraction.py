@@ -1,0 +1,333 @@
+"""Stage 1 as its users see it: what is computed, what is reused, what is refused."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import TINY_BASE, make_photo, make_photos, tiny_recipe
+
+from featcache import extraction
+from featcache.errors import DataError, FeaturesError, StoreError
+from featcache.extraction import extract
+from featcache.recipe import Recipe
+
+
+def load_all(extracted):
+    """Everything that a feature file says, by path."""
+    with extracted.open() as features:
+        return {
+            path: (split, label, row)
+            for split in features.splits
+            for path, label, row in zip(
+                features[split].paths, features[split].labels, features[split].load()[0], strict=True
+            )
+        }
+
+
+def same_rows(one, other):
+    return one.keys() == other.keys() and all(
+        a[:2] == b[:2] and np.array_equal(a[2], b[2])
+        for a, b in zip(one.values(), other.values(), strict=True)
+    )
+
+
+def test_the_second_run_computes_nothing_and_gives_the_same(recipe):
+    first = extract(recipe)
+    assert (first.rows, first.computed, first.reused, first.skipped) == (24, 24, 0, ())
+    rows = load_all(first)
+    second = extract(recipe)
+    assert (second.rows, second.computed, second.reused) == (24, 0, 24)
+    assert same_rows(load_all(second), rows)
+
+
+def test_labels_stand_beside_their_own_photos_features(recipe):
+    rows = load_all(extract(recipe))
+    with extract(recipe).open() as features:
+        classes = features.classes
+    assert {Path(path).parent.name for path in rows} == set(classes)
+    assert all(classes[label] == Path(path).parent.name for path, (_, label, _) in rows.items())
+
+
+def test_relabelling_renaming_and_moving_compute_nothing(recipe, photos, tmp_path):
+    before = load_all(extract(recipe))
+    (photos / "cat").rename(photos / "tmp")
+    (photos / "dog").rename(photos / "cat")
+    (photos / "tmp").rename(photos / "dog")
+    for photo in (photos / "cat").iterdir():
+        photo.rename(photo.with_name(f"renamed-{photo.name}"))
+    moved = extract(recipe)
+    assert moved.computed == 0
+    after = {
+        Path(path).name.removeprefix("renamed-") + str(1 - label): row
+        for path, (_, label, row) in load_all(moved).items()
+    }
+    for path, (_, label, row) in before.items():
+        assert np.array_equal(after[Path(path).name + str(label)], row)
+
+
+def test_a_replaced_photo_is_noticed_although_its_name_is_the_same(recipe, photos):
+    old = load_all(extract(recipe))
+    victim = photos / "cat" / "003.png"
+    stat = victim.stat()
+    make_photo(victim, seed=77_777)
+    os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = extract(recipe)
+    assert again.computed == 1
+    assert not np.array_equal(load_all(again)[str(victim)][2], old[str(victim)][2])
+
+
+def test_a_photo_that_stands_twice_is_computed_once(recipe, photos):
+    shutil.copy(photos / "cat" / "000.png", photos / "cat" / "copy.png")
+    result = extract(recipe)
+    assert (result.rows, result.computed, result.reused) == (25, 24, 1)
+    rows = load_all(result)
+    one, copy = rows[str(photos / "cat" / "000.png")], rows[str(photos / "cat" / "copy.png")]
+    assert one[0] == copy[0], "byte-equal photos fall on one side"
+    assert np.array_equal(one[2], copy[2])
+
+
+def test_two_data_sets_share_work(recipe, photos, tmp_path):
+    extract(recipe)
+    shutil.copytree(photos, tmp_path / "other")
+    make_photo(tmp_path / "other" / "cat" / "new.png", seed=55_555)
+    assert extract(tiny_recipe(tmp_path, tmp_path / "other")).computed == 1
+
+
+def test_another_setting_of_the_base_is_another_shelf(recipe, photos, tmp_path):
+    extract(recipe)
+    assert extract(tiny_recipe(tmp_path, photos, pooling="max")).computed == 24
+    assert extract(tiny_recipe(tmp_path, photos, batch_size=5)).computed == 0
+
+
+def test_files_that_are_no_photos_are_skipped_and_listed(recipe, photos):
+    (photos / "cat" / "empty.jpg").touch()
+    (photos / "dog" / "text.jpg").write_text("not a photo")
+    good = (photos / "dog" / "001.png").read_bytes()
+    (photos / "dog" / "cut.png").write_bytes(good[: len(good) // 2])
+    result = extract(recipe)
+    assert result.rows == 24
+    reasons = {Path(path).name: reason for path, reason in result.skipped}
+    assert set(reasons) == {"empty.jpg", "text.jpg", "cut.png"}
+    assert "empty" in reasons["empty.jpg"]
+    with result.open() as features:
+        assert len(features.skipped) == 3
+    assert extract(recipe).computed == 0
+
+
+def test_strict_makes_a_skipped_photo_an_error(recipe, photos):
+    (photos / "cat" / "empty.jpg").touch()
+    strict = recipe.model_copy(update={"data": recipe.data.model_copy(update={"strict": True})})
+    with pytest.raises(DataError, match=r"empty\.jpg"):
+        extract(strict)
+
+
+def test_a_class_without_a_readable_photo_is_an_error(recipe, photos):
+    for photo in (photos / "cat").iterdir():
+        photo.write_bytes(b"\xff\xd8\xff broken")
+    with pytest.raises(DataError, match="'cat' has no readable photo"):
+        extract(recipe)
+
+
+def test_all_photos_broken_is_an_error_and_needs_no_network(recipe, photos):
+    extract(recipe)
+    for photo in photos.rglob("*.png"):
+        photo.write_bytes(b"broken " + photo.name.encode() + photo.parent.name.encode())
+    with pytest.raises(DataError, match="no readable photo"):
+        extract(recipe)
+
+
+def test_the_class_order_of_the_file_does_not_depend_on_what_was_there_before(recipe, photos, tmp_path):
+    reference = load_all(extract(recipe))
+    fresh = recipe.model_copy(update={"cache": tmp_path / "cache2", "run": tmp_path / "run2"})
+    half = tmp_path / "half"
+    for number in (3, 5, 7):
+        for name in ("cat", "dog"):
+            make_dir = half / name
+            make_dir.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / name / f"{number:03}.png", make_dir)
+    extract(
+        Recipe.parse(
+            {"data": {"root": str(half), "split": {"train": 1.0, "validation": 0.0}}, "base": TINY_BASE}
+            | {"cache": str(fresh.cache), "run": str(fresh.run)}
+        )
+    )
+    result = extract(fresh)
+    assert result.computed == 18
+    assert list(load_all(result)) == list(reference)
+
+
+def test_a_damaged_shard_is_computed_again(recipe):
+    first = extract(recipe)
+    rows = load_all(first)
+    shard = next(recipe.cache.rglob("shards/*.h5"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    again = extract(recipe)
+    assert again.computed == 24
+    assert same_rows(load_all(again), rows)
+
+
+def test_values_that_are_no_numbers_are_refused_and_nothing_is_published(recipe, monkeypatch):
+    monkeypatch.setattr(
+        "featcache.bases.base.Base.features", lambda self, x: np.full((len(x), 1280), np.nan, np.float32)
+    )
+    with pytest.raises(FeaturesError, match="no finite numbers"):
+        extract(recipe)
+    assert not list(recipe.cache.rglob("shards/*.h5"))
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str):
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_work_begins(recipe, tmp_path):
+    with mounted(tmp_path / "small", "size=900k") as small:
+        little = recipe.model_copy(update={"cache": small})
+        with pytest.raises(StoreError, match=r"24 rows need .* free"):
+            extract(little)
+        assert not list(small.rglob("*.h5"))
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_a_valid_store(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "_SHARD_ROWS", 8)
+    monkeypatch.setattr("featcache.store.shelf.Store.free_bytes", lambda self: 10**12)
+    rows = load_all(extract(recipe))
+    with mounted(tmp_path / "small", "size=160k") as small:
+        little = recipe.model_copy(update={"cache": small})
+        with pytest.raises(StoreError, match="disk is full"):
+            extract(little)
+        assert not list(small.rglob("*.aside"))
+        survived = len(list(small.rglob("shards/*.h5")))
+        assert survived >= 1
+        subprocess.run(["mount", "-o", "remount,size=4m", small], check=True)
+        again = extract(little)
+        assert again.computed == 24 - 8 * survived
+        assert same_rows(load_all(again), rows)
+
+
+def test_a_read_only_cache_serves_what_it_has_and_says_so_for_the_rest(recipe, photos, tmp_path):
+    with mounted(tmp_path / "store", "size=20m") as store:
+        there = recipe.model_copy(update={"cache": store})
+        extract(there)
+        subprocess.run(["mount", "-o", "remount,ro", store], check=True)
+        assert extract(there).computed == 0
+        make_photo(photos / "cat" / "new.png", seed=55_555)
+        with pytest.raises(StoreError, match=r"cannot be written.*--cache"):
+            extract(there)
+
+
+# What is killed is a real process that runs the real command, only with small shards, so that many are
+# published in its short life.
+CHILD = (
+    "import sys, featcache.extraction as e; e._SHARD_ROWS = 16; "
+    "from featcache.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def start_child(recipe_file: Path, cache: Path, run: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, "features", recipe_file, "--cache", cache, "--run", run]
+    return subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def wait_for_work(child: subprocess.Popen[str]) -> None:
+    assert child.stderr
+    for line in child.stderr:
+        if "to compute" in line:
+            return
+    raise AssertionError("the child ended before it began to compute")
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory) -> Path:
+    """Enough photos for dozens of shards, with a few broken ones among them."""
+    folder = tmp_path_factory.mktemp("many")
+    for index, name in enumerate(("cat", "dog")):
+        for number in range(200):
+            make_photo(folder / "photos" / name / f"{number:03}.jpg", 1000 * index + number, (500, 375))
+        (folder / "photos" / name / "050-broken.jpg").write_bytes(b"\xff\xd8\xff broken" + name.encode())
+    toml = folder / "recipe.toml"
+    toml.write_text(
+        f'[data]\nroot = "{folder / "photos"}"\n[base]\nname = "MobileNetV2"\narguments = {{alpha = 0.35}}\n'
+        'weights = "random"\nimage_size = 32\nbatch_size = 8\n'
+    )
+    return toml
+
+
+def test_killed_at_any_moment_the_next_run_finishes_and_gives_the_same_bits(
+    many_photos, tmp_path, monkeypatch
+):
+    reference = Recipe.load(many_photos, {"cache": str(tmp_path / "c"), "run": str(tmp_path / "r")})
+    child = start_child(many_photos, reference.cache, reference.run)
+    wait_for_work(child)
+    started = time.monotonic()
+    assert child.wait(120) == 0
+    whole = time.monotonic() - started
+    rows = load_all(extract(reference))
+    assert len(rows) == 400
+    monkeypatch.setattr(extraction, "_SHARD_ROWS", 16)
+    chance, survivors = random.Random(20), []
+    for trial in range(20):
+        cache, run = tmp_path / f"c{trial}", tmp_path / f"r{trial}"
+        child = start_child(many_photos, cache, run)
+        wait_for_work(child)
+        time.sleep(chance.uniform(0, whole))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        survived = sum(len(h5py.File(path)["view"]) for path in cache.rglob("shards/*.h5"))
+        survivors.append(survived)
+        result = extract(reference.model_copy(update={"cache": cache, "run": run}))
+        assert result.computed == 400 - survived
+        assert same_rows(load_all(result), rows)
+        assert not list(cache.rglob("*.aside"))
+    assert any(0 < survived < 400 for survived in survivors), "no kill hit the extraction itself"
+
+
+def test_two_runs_at_once_on_one_cache_do_not_hurt_each_other(many_photos, tmp_path):
+    cache = tmp_path / "c"
+    children = [start_child(many_photos, cache, tmp_path / f"r{n}") for n in range(2)]
+    for child in children:
+        child.communicate(timeout=240)
+        assert child.returncode == 0
+    recipes = [
+        Recipe.load(many_photos, {"cache": str(cache), "run": str(tmp_path / f"r{n}")}) for n in range(2)
+    ]
+    results = [extract(recipe) for recipe in recipes]
+    assert [result.computed for result in results] == [0, 0]
+    assert same_rows(*[load_all(result) for result in results])
+
+
+def test_memory_does_not_grow_with_the_number_of_photos_per_shard():
+    # the writer holds one shard at most, whatever a row's size
+    for row_bytes in (4 * 512, 4 * 8192, 4 * 7 * 7 * 2048, 10**9):
+        rows = extraction._rows_per_shard(row_bytes, 32)
+        assert rows % 32 == 0
+        assert rows * row_bytes <= max(extraction._SHARD_BYTES, 32 * row_bytes)
+
+
+def test_the_extraction_of_a_folder_needs_no_recipe(tmp_path):
+    folder = make_photos(tmp_path / "p")
+    recipe = Recipe.load(folder)
+    assert recipe.base.name == "MobileNetV2"
+    assert recipe.base.image_size == (160, 160)
+    assert recipe.base.weights == "imagenet"
+    assert [head.name for head in recipe.heads] == ["LogisticRegression", "linear", "dense-256"]
