@@ -1,4 +1,7 @@
-"""A trained model as one thing: how photos are decoded, the base, the head and the classes."""
+"""A trained model as one thing: how photos are decoded, the base, the head and the classes.
+
+Heads are imported where one is loaded or saved, so that looking at a model's facts needs no scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from featcache.bases.base import Base
 from featcache.bases.spec import BaseSpec
 from featcache.errors import DataError, ModelError
 from featcache.files import write_bytes_whole
-from featcache.heads.persistence import load_head, save_head
 from featcache.images.folders import photo_files
 from featcache.images.stream import Photo, batched, decoded
 from featcache.recipe import BaseSettings
@@ -25,6 +27,8 @@ from featcache.store.format import FORMAT, check_format
 from featcache.store.shards import library_versions
 
 MODEL_FILE = "model.json"
+# In a run's folder: the heads that were trained there, and which is the best.
+HEADS_FILE = "heads.json"
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Model:
         ModelError
             The head is of a kind that cannot be saved.
         """
+        from featcache.heads.persistence import save_head
+
         folder.mkdir(parents=True, exist_ok=True)
         head_file = save_head(self.head, folder)
         # last, so that a folder with a model.json is a whole model
@@ -128,6 +134,8 @@ class Model:
         FormatError
             A newer version wrote it.
         """
+        from featcache.heads.persistence import load_head
+
         path = find_model(Path(folder))
         facts = read_facts(path)
         try:
@@ -232,8 +240,8 @@ def find_model(folder: Path) -> Path:
     """
     if (folder / MODEL_FILE).is_file():
         return folder
-    if (folder / "heads.json").is_file():
-        best = folder / "models" / str(_read_json(folder / "heads.json").get("best"))
+    if (folder / HEADS_FILE).is_file():
+        best = folder / "models" / str(_read_json(folder / HEADS_FILE).get("best"))
         if (best / MODEL_FILE).is_file():
             return best
     raise ModelError(

@@ -6,6 +6,7 @@ import json
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bases.spec import BaseSpec
-from featcache.errors import FeatcacheError, TrainingError
+from featcache.errors import FeatcacheError, RecipeError, TrainingError, did_you_mean
 from featcache.extraction import Extraction, extract
 from featcache.files import write_bytes_whole
 from featcache.heads.dense import DenseHead
 from featcache.heads.estimators import build_head
 from featcache.metrics import score_head
-from featcache.model import Model
+from featcache.model import HEADS_FILE, Model
 from featcache.recipe import HeadSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 
-HEADS_FILE = "heads.json"
 _Data = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
 
 
@@ -122,6 +122,7 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
     results, models = [], {}
     for done, (settings, head) in enumerate(heads):
         name = str(settings.name)
+        head = _with_class_numbers(settings, head, classes, recipe.seed)
         seconds = _fit(head, settings, data, reporter)
         scores = score_head(head, *data["validation"])
         models[name] = Model(name, classes, recipe.base, spec, head, {"validation": scores, "test": None})
@@ -137,6 +138,27 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
     training = Training(extraction, tuple(results), best)
     write_bytes_whole(recipe.run / HEADS_FILE, (json.dumps(training.to_json(), indent=1) + "\n").encode())
     return training
+
+
+def _with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str], seed: int) -> Any:
+    """Return `head` with class weights by number where the recipe gives them by class name.
+
+    Raises
+    ------
+    RecipeError
+        A weight is given for a class that the photos do not have.
+    """
+    weights = settings.parameters.get("class_weight")
+    if not isinstance(weights, dict):
+        return head
+    for name in weights:
+        if name not in classes:
+            raise RecipeError(
+                f"head {settings.name!r}: class_weight names {name!r}, but the classes are "
+                f"{', '.join(classes)}.{did_you_mean(name, classes)}"
+            )
+    by_number = {classes.index(name): weight for name, weight in weights.items()}
+    return build_head(settings.model_copy(update={"class_weight": by_number}), seed)
 
 
 def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> float:

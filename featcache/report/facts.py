@@ -9,12 +9,11 @@ from typing import Any
 from featcache.bases.spec import short_name
 from featcache.extraction import plan_extraction
 from featcache.images.rows import SPLITS, ImageTable
-from featcache.model import MODEL_FILE, find_model, read_facts
+from featcache.model import HEADS_FILE, MODEL_FILE, find_model, read_facts
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
 from featcache.store.feature_file import Features
 from featcache.store.plan import human_bytes
-from featcache.train import HEADS_FILE
 
 
 def is_feature_file(path: Path) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from featcache.extraction import Extraction
-from featcache.model import Prediction
-from featcache.train import HeadResult, Training
+if TYPE_CHECKING:
+    from featcache.extraction import Extraction
+    from featcache.model import Prediction
+    from featcache.train import HeadResult, Training
 
 
 def heads_table(training: Training) -> Table:
