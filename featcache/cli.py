@@ -1,21 +1,22 @@
 """The command line: open, call, print. Nothing is computed here."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
+import functools
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
+    from featcache.extraction import Extraction
     from featcache.model import Prediction
     from featcache.recipe import Recipe
     from featcache.reporter import Reporter
@@ -29,24 +30,61 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Source = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, a folder of photos or a CSV manifest.")
-]
-SetKeys = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key of the recipe.")
-]
-BaseName = Annotated[str | None, typer.Option("--base", help="Network: VGG16, hub:NAME or FILE.keras.")]
-Weights = Annotated[str | None, typer.Option(help='"imagenet", "random" or a weights file.')]
-ImageSize = Annotated[
-    int | None, typer.Option(help="Side of the square that photos are resized to, in pixels.")
-]
-Cache = Annotated[Path | None, typer.Option(help="Folder of the store.")]
-Run = Annotated[Path | None, typer.Option(help="Folder for the results.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail when a photo cannot be used.")]
-HeadNames = Annotated[
-    list[str] | None, typer.Option("--head", metavar="NAME", help="Train only this head; may be repeated.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+ShowProfile = Annotated[bool, typer.Option("--profile", help="Show where the time of computing went.")]
+
+
+def _recipe(
+    source: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, a folder of photos or a CSV manifest.")
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key of the recipe.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Network: VGG16, hub:NAME or FILE.keras.")] = None,
+    weights: Annotated[str | None, typer.Option(help='"imagenet", "random" or a weights file.')] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the square photos, in pixels.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, openvino or tensorflow.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, f32 or bf16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Stored type: auto, float16 or float32.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a photo cannot be used.")] = False,
+) -> "Recipe":
+    """Read the recipe with the options that override it; every command on recipes takes these."""
+    from featcache.recipe import Recipe, parse_override
+
+    overrides: dict[str, Any] = {
+        "base.name": base,
+        "base.weights": weights,
+        "base.image_size": image_size,
+        "base.engine": engine,
+        "base.precision": precision,
+        "base.dtype": dtype,
+        "cache": None if cache is None else str(cache),
+        "run": None if run is None else str(run),
+        "data.strict": True if strict else None,
+    }
+    return Recipe.load(source, overrides | dict(parse_override(text) for text in set_ or []))
+
+
+# `_recipe` bound to what a user gave: a command calls it when it wants the recipe.
+Load: TypeAlias = "functools.partial[Recipe]"
+
+
+def _takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_recipe` in place of its first parameter, `_recipe` bound to them."""
+    shared = inspect.signature(_recipe).parameters
+    _, *own = inspect.signature(command).parameters.values()
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        command(functools.partial(_recipe, **{name: values.pop(name) for name in shared}), **values)
+
+    parameters = [*shared.values(), *own]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_options
 
 
 @app.callback(invoke_without_command=True)
@@ -62,50 +100,33 @@ def _root(
 
 
 @app.command()
-def features(
-    source: Source,
-    set_: SetKeys = None,
-    base: BaseName = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    cache: Cache = None,
-    run: Run = None,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
+@_takes_recipe
+def features(load: Load, profile: ShowProfile = False, as_json: Json = False) -> None:
     """Stage 1: photos to features.h5; only what the store does not have is computed."""
-    recipe = _recipe(source, set_, base, weights, image_size, cache, run, strict)
     with _working(as_json) as (reporter, out):
         from featcache.extraction import extract
 
-        extraction = extract(recipe, reporter)
+        extraction = extract(load(), reporter)
     if as_json:
-        _print_json(extraction.to_json(), out)
-        return
-    from featcache.report import tables
-
-    if extraction.skipped:
-        _print(tables.skipped_table(extraction.skipped))
-    _print(tables.extraction_sentence(extraction))
+        shown = {"profile": extraction.profile.to_json()} if profile else {}
+        _print_json(extraction.to_json() | shown, out)
+    else:
+        _print_extraction(extraction, profile)
 
 
 @app.command()
+@_takes_recipe
 def heads(
-    source: Source,
-    head: HeadNames = None,
-    set_: SetKeys = None,
-    base: BaseName = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    cache: Cache = None,
-    run: Run = None,
-    strict: Strict = False,
+    load: Load,
+    head: Annotated[
+        list[str] | None,
+        typer.Option("--head", metavar="NAME", help="Train only this head; may be repeated."),
+    ] = None,
+    profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
     """Stage 2: train the recipe's heads on the features and score them; stage 1 runs first where needed."""
-    recipe = _recipe(source, set_, base, weights, image_size, cache, run, strict)
-    if head:
-        recipe = recipe.with_heads(head)
+    recipe = load().with_heads(head) if head else load()
     with _working(as_json) as (reporter, out):
         from featcache.train import train_heads
 
@@ -115,52 +136,31 @@ def heads(
         return
     from featcache.report import tables
 
-    if training.extraction.skipped:
-        _print(tables.skipped_table(training.extraction.skipped))
-    _print(tables.extraction_sentence(training.extraction), "")
-    _print(tables.heads_table(training), "", tables.best_sentence(training))
+    _print_extraction(training.extraction, profile)
+    _print("", tables.heads_table(training), "", tables.best_sentence(training))
 
 
 @app.command()
-def run(
-    source: Source,
-    set_: SetKeys = None,
-    base: BaseName = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    cache: Cache = None,
-    run: Run = None,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
+@_takes_recipe
+def run(load: Load, as_json: Json = False) -> None:
     """Run all stages that the recipe asks for."""
-    heads(source, None, set_, base, weights, image_size, cache, run, strict, as_json)
+    inspect.unwrap(heads)(load, as_json=as_json)
 
 
 @app.command()
-def info(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="RECIPE|FILE|MODEL", help="A recipe, a feature file or a model's folder."),
-    ],
-    set_: SetKeys = None,
-    base: BaseName = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    cache: Cache = None,
-    as_json: Json = False,
-) -> None:
+@_takes_recipe
+def info(load: Load, as_json: Json = False) -> None:
     """Say what a feature file or a model is, or what a recipe would compute, without doing it."""
     from featcache.report import facts, tables
 
+    source = load.keywords["source"]
     with _working(as_json) as (reporter, out):
         if facts.is_feature_file(source):
             found = facts.of_feature_file(source)
         elif facts.is_model(source):
             found = facts.of_model(source)
         else:
-            recipe = _recipe(source, set_, base, weights, image_size, cache, None, False)
-            found = facts.of_recipe(recipe, reporter)
+            found = facts.of_recipe(load(), reporter)
     if as_json:
         _print_json(found, out)
     else:
@@ -236,31 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _recipe(
-    source: Path,
-    set_: Sequence[str] | None,
-    base: str | None,
-    weights: str | None,
-    image_size: int | None,
-    cache: Path | None,
-    run: Path | None,
-    strict: bool,
-) -> Recipe:
-    from featcache.recipe import Recipe, parse_override
-
-    overrides: dict[str, Any] = {
-        "base.name": base,
-        "base.weights": weights,
-        "base.image_size": image_size,
-        "cache": None if cache is None else str(cache),
-        "run": None if run is None else str(run),
-        "data.strict": True if strict else None,
-    }
-    return Recipe.load(source, overrides | dict(parse_override(text) for text in set_ or []))
-
-
 @contextlib.contextmanager
-def _working(for_programs: bool) -> Iterator[tuple[Reporter, IO[str]]]:
+def _working(for_programs: bool) -> Iterator[tuple["Reporter", IO[str]]]:
     """Give a reporter and the stream for results.
 
     For programs, whatever a library prints meanwhile goes to standard error, also from compiled code.
@@ -290,6 +267,16 @@ def _standard_output_kept_clean() -> Iterator[IO[str]]:
         os.close(kept)
 
 
+def _print_extraction(extraction: "Extraction", profile: bool) -> None:
+    from featcache.report import tables
+
+    if extraction.skipped:
+        _print(tables.skipped_table(extraction.skipped))
+    _print(tables.extraction_sentence(extraction))
+    if profile:
+        _print(tables.profile_table(extraction.profile))
+
+
 def _print(*parts: Any) -> None:
     from rich.console import Console
 
@@ -307,7 +294,7 @@ def _print_json(value: Any, out: IO[str]) -> None:
         out.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def _print_csv(predictions: Sequence[Prediction], classes: Sequence[str], out: IO[str]) -> None:
+def _print_csv(predictions: Sequence["Prediction"], classes: Sequence[str], out: IO[str]) -> None:
     with out:
         writer = csv.writer(out)
         writer.writerow(["path", "label", "probability", *classes])

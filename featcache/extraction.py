@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.bases.spec import BaseSpec
-from featcache.errors import DataError, FeaturesError, StoreError
+from featcache.errors import DataError, StoreError
+from featcache.featurize import Photo, Seconds, featurize
 from featcache.images.rows import SPLITS, ImageRow, ImageTable
-from featcache.images.stream import Photo, batched, decoded
 from featcache.images.table import load_table
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.store.feature_file import Contents, Features, SplitRows, write_feature_file
 from featcache.store.plan import Key, Location, Plan, human_bytes, make_plan
-from featcache.store.shelf import ShardWriter, Shelf, Store
+from featcache.store.shelf import Shelf, Store
 
 FEATURE_FILE = "features.h5"
 
@@ -33,6 +32,47 @@ FEATURE_FILE = "features.h5"
 _SHARD_BYTES = 64 << 20
 _SHARD_ROWS = 1024
 _SHARD_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of computing went, in seconds.
+
+    Attributes
+    ----------
+    preparing : float
+        Building or loading the network, before the first photo could go through it.
+    computing : float
+        From then to the last shard published.
+    reading, decoding, inference, waiting : float
+        Of all workers together: ``computing`` times `workers` in all.
+    writing : float
+        Publishing shards, beside the workers.
+    workers : int
+    """
+
+    preparing: float = 0.0
+    computing: float = 0.0
+    reading: float = 0.0
+    decoding: float = 0.0
+    inference: float = 0.0
+    waiting: float = 0.0
+    writing: float = 0.0
+    workers: int = 0
+
+    def to_json(self) -> dict[str, float]:
+        """Return the times as JSON-ready data."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, spent: Seconds, writing: float, preparing: float, wall: float, workers: int) -> Profile:
+        """Put together what workers and writer measured in `wall` seconds."""
+        computing = max(wall - preparing, 1e-9)
+        busy = spent.reading + spent.decoding + spent.inference
+        waiting = max(0.0, computing * workers - busy)
+        return cls(
+            preparing, computing, spent.reading, spent.decoding, spent.inference, waiting, writing, workers
+        )
 
 
 @dataclass
@@ -47,14 +87,14 @@ class Extracted:
         Why a photo could not be decoded.
     computed : int
         Distinct photos that went through the base.
-    seconds : float
-        Time from the first photo read to the last shard published.
+    profile : Profile
+        Where the time went.
     """
 
     locations: dict[Key, Location]
     failures: dict[Key, str] = field(default_factory=dict)
     computed: int = 0
-    seconds: float = 0.0
+    profile: Profile = field(default_factory=lambda: Profile())
 
 
 @dataclass(frozen=True)
@@ -77,7 +117,10 @@ class Extraction:
     seconds : float
         Of the whole stage.
     images_per_second : float
-        Computed photos over the time of computing; 0 when nothing was computed.
+        Computed photos over the time of computing, without that of loading the network; 0 when nothing was
+        computed.
+    profile : Profile
+        Where the time of computing went.
     """
 
     run: Path
@@ -88,6 +131,7 @@ class Extraction:
     warnings: tuple[str, ...]
     seconds: float
     images_per_second: float
+    profile: Profile
 
     @property
     def reused(self) -> int:
@@ -142,7 +186,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     for warning in table.warnings:
         reporter.note(warning)
     store = Store(recipe.cache)
-    base = Base(recipe.base, store)
+    base = Base(recipe.base, store, reporter.note)
     photos = [Photo(row.path, row.digest) for row in table.rows]
     extracted = ensure(photos, base, store, reporter)
     skipped = _skipped(table, extracted)
@@ -151,10 +195,11 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     rows = _write(
         path, recipe, table, extracted, store.shelf(base.spec.folder_name, base.spec.to_json()), skipped
     )
-    rate = extracted.computed / extracted.seconds if extracted.computed else 0.0
+    profile = extracted.profile
+    rate = extracted.computed / profile.computing if extracted.computed else 0.0
     seconds = time.monotonic() - started
     return Extraction(
-        recipe.run, path, rows, extracted.computed, tuple(skipped), table.warnings, seconds, rate
+        recipe.run, path, rows, extracted.computed, tuple(skipped), table.warnings, seconds, rate, profile
     )
 
 
@@ -227,19 +272,18 @@ def _announce(plan: Plan, asked: int, reporter: Reporter) -> None:
 
 
 def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted, reporter: Reporter) -> None:
-    started = time.monotonic()
-    spec, size = base.spec, base.settings.batch_size
+    started = time.perf_counter()
     reporter.advance("computing", 0, len(photos))
-    writer = shelf.writer(_rows_per_shard(spec.row_bytes, size), _SHARD_SECONDS)
+    writer = shelf.writer(_rows_per_shard(base.spec.row_bytes, base.settings.batch_size), _SHARD_SECONDS)
+    workers = Seconds()
     done = 0
-
-    def failed(photo: Photo, reason: str) -> None:
-        extracted.failures[key_of(photo.digest)] = reason
-
     try:
-        for batch in batched(decoded(photos, base.settings, 2 * size, failed), size):
-            _run_batch(batch, base, writer)
-            done += len(batch)
+        for batch in featurize(photos, base):
+            workers.add(batch.seconds)
+            extracted.failures.update({key_of(photo.digest): why for photo, why in batch.failed})
+            if batch.features is not None:
+                writer.add([key_of(photo.digest) for photo in batch.photos], batch.features)
+                done += len(batch.photos)
             reporter.advance("computing", done + len(extracted.failures), len(photos))
     finally:
         # an interrupted run keeps its whole batches, too
@@ -247,24 +291,13 @@ def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted
     reporter.advance("computing", len(photos), len(photos))
     extracted.locations.update(writer.locations)
     extracted.computed = done
-    extracted.seconds = time.monotonic() - started
+    wall = time.perf_counter() - started
+    extracted.profile = Profile.of(workers, writer.seconds, base.prepare_seconds, wall, base.parallel)
 
 
 def _rows_per_shard(row_bytes: int, batch_size: int) -> int:
     rows = min(_SHARD_ROWS, _SHARD_BYTES // row_bytes)
     return max(1, rows // batch_size) * batch_size
-
-
-def _run_batch(batch: list[tuple[Photo, NDArray[np.uint8]]], base: Base, writer: ShardWriter) -> None:
-    features = base.features(np.stack([pixels for _, pixels in batch]))
-    finite = np.isfinite(features).reshape(len(batch), -1).all(axis=1)
-    if not finite.all():
-        path = batch[int(np.argmin(finite))][0].path
-        raise FeaturesError(
-            f"the base gave values that are no finite numbers for {path}; its weights may be damaged, or "
-            "base.preprocessing is not what they were trained with"
-        )
-    writer.add([key_of(photo.digest) for photo, _ in batch], features)
 
 
 def _skipped(table: ImageTable, extracted: Extracted) -> list[tuple[str, str]]:

@@ -8,23 +8,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.bases.spec import BaseSpec
 from featcache.errors import DataError, ModelError
+from featcache.featurize import Photo, featurize
 from featcache.files import write_bytes_whole
 from featcache.images.folders import photo_files
-from featcache.images.stream import Photo, batched, decoded
-from featcache.recipe import BaseSettings
+from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
 from featcache.store.format import FORMAT, check_format
 from featcache.store.shards import library_versions
+from featcache.store.shelf import Store
 
 MODEL_FILE = "model.json"
 # In a run's folder: the heads that were trained there, and which is the best.
@@ -82,6 +82,8 @@ class Model:
         On features (n, ...), with the labels 0 … len(classes) - 1.
     scores : dict
         On validation and, for the best head of a run, on test.
+    cache : Path
+        The store that keeps the base's converted network; without it the base is built anew.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Model:
     spec: BaseSpec
     head: Any
     scores: dict[str, Any]
+    cache: Path = field(default_factory=default_cache)
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and the head into `folder`.
@@ -119,6 +122,7 @@ class Model:
             "classes": list(self.classes),
             "base": {"settings": settings, "spec": self.spec.to_json()},
             "head": head_file,
+            "cache": str(self.cache.resolve()),
             "scores": self.scores,
             "versions": library_versions(),
         }
@@ -146,6 +150,7 @@ class Model:
                 spec=BaseSpec.from_json(facts["base"]["spec"]),
                 head=load_head(path / facts["head"]),
                 scores=facts["scores"],
+                cache=Path(facts["cache"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path / MODEL_FILE} is damaged ({error!r}); train the head again") from None
@@ -169,32 +174,20 @@ class Model:
             The base is no longer the one that the head was trained on.
         """
         photos = [Photo(path) for path in expand(paths)]
-        base = self._base()
-        failures: dict[str, str] = {}
-        stream = decoded(
-            photos, self.settings, 2 * self.settings.batch_size, lambda p, why: failures.update({p.path: why})
-        )
+        base = Base(self.settings, Store(self.cache), reporter.note, self.spec)
         done = 0
-        for batch in batched(stream, self.settings.batch_size):
-            features = base.features(np.stack([pixels for _, pixels in batch]))
-            yield from self._classify([photo.path for photo, _ in batch], features)
-            done += len(batch)
-            reporter.advance("predicting", done + len(failures), len(photos))
-        yield from (Prediction(path, None, reason=why) for path, why in failures.items())
+        for batch in featurize(photos, base):
+            found = {photo.path: Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
+            if batch.features is not None:
+                decoded = [photo.path for photo in batch.photos]
+                found |= {one.path: one for one in self._classify(decoded, batch.features)}
+            yield from (found[photo.path] for photo in batch.asked)
+            done += len(batch.asked)
+            reporter.advance("predicting", done, len(photos))
 
     def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
         """Classify features (n, ...) that this model's base gave; paths are left empty."""
         return list(self._classify([""] * len(features), features))
-
-    def _base(self) -> Base:
-        base = Base(self.settings)
-        if base.spec.fingerprint != self.spec.fingerprint:
-            raise ModelError(
-                f"model {self.name!r} was trained on {self.spec.folder_name}, but its base is now "
-                f"{base.spec.folder_name}: the file of its weights has changed, or another version of Keras "
-                "gives other weights. Bring the old file back, or train the head again"
-            )
-        return base
 
     def _classify(self, paths: Sequence[str], features: NDArray[Any]) -> Iterator[Prediction]:
         labels = self.head.predict(features)

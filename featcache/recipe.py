@@ -87,7 +87,10 @@ class BaseSettings(_Section):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = "bilinear"
     preprocessing: Literal["auto", "rescale", "none"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    engine: Literal["auto", "openvino", "tensorflow"] = "auto"
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    dtype: Literal["auto", "float16", "float32"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
 class HeadSettings(BaseModel):

@@ -125,7 +125,8 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
         head = _with_class_numbers(settings, head, classes, recipe.seed)
         seconds = _fit(head, settings, data, reporter)
         scores = score_head(head, *data["validation"])
-        models[name] = Model(name, classes, recipe.base, spec, head, {"validation": scores, "test": None})
+        record = {"validation": scores, "test": None}
+        models[name] = Model(name, classes, recipe.base, spec, head, record, recipe.cache)
         results.append(HeadResult(name, seconds, scores, None, recipe.run / "models" / name))
         reporter.advance("training", done + 1, len(heads))
     best = max(results, key=_goodness).name

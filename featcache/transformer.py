@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from featcache.bases.base import Base
 from featcache.errors import DataError, RecipeError
 from featcache.extraction import ensure, key_of
-from featcache.images.stream import Photo
+from featcache.featurize import Photo
 from featcache.images.table import digest_of
 from featcache.recipe import BaseSettings, default_cache
 from featcache.store.shelf import Store

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import zipfile
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.spec import BaseSpec, check_settings, question
-from featcache.errors import ModelError
+from featcache.bases.processor import cores, has_bf16
+from featcache.bases.spec import BaseSpec, check_settings, question, resolved_precision
+from featcache.errors import BaseNetworkError, FeaturesError, ModelError, StoreError
 from featcache.recipe import BaseSettings
+
+_NETWORK_FILE = "openvino.zip"
 
 
 class Memory(Protocol):
@@ -22,6 +29,12 @@ class Memory(Protocol):
     def remember(self, question: str, answer: dict[str, Any]) -> None:
         """Keep facts under this key."""
 
+    def recall_file(self, shelf: str, name: str) -> bytes | None:
+        """Return a file that was kept beside a base's shards."""
+
+    def remember_file(self, shelf: str, name: str, data: bytes) -> None:
+        """Keep a file beside a base's shards."""
+
 
 class Base:
     """A frozen network from pixels to features.
@@ -30,7 +43,12 @@ class Base:
     ----------
     settings : BaseSettings
     memory : Memory, optional
-        Asked for the facts before the network is built, and told them after.
+        Asked for the facts and the converted network before anything is built, and told them after.
+    note : callable, optional
+        Is told one sentence when OpenVINO cannot run this base and TensorFlow does.
+    spec : BaseSpec, optional
+        What the base must be, for a model that was trained on it. With the converted network in `memory`
+        nothing is built, and the weights file is not needed any more.
 
     Raises
     ------
@@ -38,46 +56,178 @@ class Base:
         What `check_settings` finds; when the network is built, what `build_network` finds.
     """
 
-    def __init__(self, settings: BaseSettings, memory: Memory | None = None) -> None:
-        check_settings(settings)
+    def __init__(
+        self,
+        settings: BaseSettings,
+        memory: Memory | None = None,
+        note: Callable[[str], None] = lambda _: None,
+        spec: BaseSpec | None = None,
+    ) -> None:
+        if spec is None:
+            check_settings(settings)
         self.settings = settings
         self._memory = memory
-        self._question = question(settings)
+        self._note = note
+        self._required = spec
+        self._lock = threading.Lock()
+        self._converted: bytes | None = None
+        self.prepare_seconds = 0.0
 
     @property
     def known_spec(self) -> BaseSpec | None:
         """The facts, if they are known without building the network."""
+        if self._required is not None:
+            return self._required
         facts = self._memory.recall(self._question) if self._memory else None
         return BaseSpec.from_json(facts) if facts else None
+
+    @cached_property
+    def _question(self) -> str:
+        return question(self.settings)
 
     @cached_property
     def spec(self) -> BaseSpec:
         """The facts; the network is built if they are not known."""
         known = self.known_spec
-        if known is None:
-            known = self._network.spec
-        return known
+        return self._network.spec if known is None else known
 
     @cached_property
     def _network(self) -> Any:
+        """The network in Keras, converted as well where the settings want that."""
         from featcache.bases.networks import build_network
 
-        network = build_network(self.settings)
-        if self._memory:
-            self._memory.remember(self._question, network.spec.to_json())
+        check_settings(self.settings)
+        precision, dtype = resolved_precision(self.settings)
+        network = build_network(self.settings, precision, dtype)
+        self._converted = self._convert(network)
+        if self._converted is None and self.settings.precision == "auto" and precision != "f32":
+            dtype = "float32" if self.settings.dtype == "auto" else dtype
+            network = network.with_precision("f32", dtype)
+        self._remember(network.spec)
         return network
 
+    def _remember(self, spec: BaseSpec) -> None:
+        if self._memory is None:
+            return
+        try:
+            if self._converted is not None:
+                self._memory.remember_file(spec.folder_name, _NETWORK_FILE, self._converted)
+            self._memory.remember(self._question, spec.to_json())
+        except StoreError as error:
+            # predicting needs no store that can be written; it only starts slower
+            self._note(f"{error}; the network is built again next time")
+
+    def _convert(self, network: Any) -> bytes | None:
+        if self.settings.engine == "tensorflow":
+            return None
+        from featcache.bases.openvino import convert
+
+        try:
+            return convert(network)
+        except BaseNetworkError as error:
+            if self.settings.engine == "openvino" or self.settings.precision == "bf16":
+                raise BaseNetworkError(f"{error}. TensorFlow can run it: --engine tensorflow") from None
+            self._note(f"{error}. TensorFlow runs it, in f32")
+            return None
+
+    def prepare(self) -> None:
+        """Build or load what runs the network; takes seconds the first time, nothing later. Thread-safe."""
+        with self._lock:
+            if "engine" not in self.__dict__:
+                started = time.perf_counter()
+                self.engine  # noqa: B018
+                self.prepare_seconds = time.perf_counter() - started
+
     @cached_property
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
+        """What runs the network: called with pixels, from `parallel` threads at once."""
+        spec = self.spec
+        if spec.precision == "bf16" and not has_bf16():
+            raise BaseNetworkError(
+                "base.precision = 'bf16' needs a processor with AMX or AVX512-BF16, which this one has not; "
+                "use --precision f32 or auto"
+            )
+        if self.settings.engine == "tensorflow":
+            return self._tensorflow_engine()
+        return self._kept_engine() or self._new_engine()
+
+    def _kept_engine(self) -> Any:
+        """Return the converted network that an earlier run kept, or None."""
+        kept = self._memory.recall_file(self.spec.folder_name, _NETWORK_FILE) if self._memory else None
+        if kept is None:
+            return None
+        try:
+            return self._openvino_engine(kept)
+        except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
+            self._note(f"the converted network in the store is damaged ({error}); it is made again")
+            return None
+
+    def _new_engine(self) -> Any:
+        self._checked_network()
+        if self._converted is None:
+            return self._tensorflow_engine()
+        return self._openvino_engine(self._converted)
+
+    def _openvino_engine(self, data: bytes) -> Any:
+        from featcache.bases.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(data, self.spec, self.settings.batch_size, self.spec.precision)
+
+    def _tensorflow_engine(self) -> Any:
         from featcache.bases.tensorflow import TensorFlowEngine
 
-        if self._network.spec.fingerprint != self.spec.fingerprint:
+        return TensorFlowEngine(self._checked_network(), self.settings.batch_size)
+
+    def _checked_network(self) -> Any:
+        """Return the network, if it is what was remembered or what a model was trained on."""
+        if self._network.spec.fingerprint == self.spec.fingerprint:
+            return self._network
+        now, then = self._network.spec.folder_name, self.spec.folder_name
+        if self._required is None:
             raise ModelError(
-                f"{self.settings.name} built now differs from what was remembered of it; "
-                "that is corrected now: run again"
+                f"{self.settings.name} built now is {now} and was remembered as {then}; that is corrected "
+                "now: run again"
             )
-        return TensorFlowEngine(self._network, self.settings.batch_size)
+        raise ModelError(
+            f"the model was trained on {then}, but its base is now {now}: the file of its weights has "
+            "changed, or another version of Keras gives other weights. Bring the old file back, or train the "
+            "head again"
+        )
+
+    @property
+    def parallel(self) -> int:
+        """How many threads may call `features` at once."""
+        return cores()
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the features (n, ...) of pixels (n, height, width, 3), n up to ``settings.batch_size``."""
-        return np.asarray(self._engine(pixels), self.spec.dtype)
+        """Return the features (n, ...) of pixels (n, height, width, 3), n up to ``settings.batch_size``.
+
+        Raises
+        ------
+        FeaturesError
+            A value is no finite number, or does not fit the stored type.
+        """
+        self.prepare()
+        return stored(self.engine(pixels), self.spec.dtype)
+
+
+def stored(features: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """Return features in the type in which they are stored.
+
+    Raises
+    ------
+    FeaturesError
+        A value is no finite number, or larger than the type can hold.
+    """
+    largest = float(np.abs(features).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise FeaturesError(
+            "the base gave values that are no finite numbers; its weights may be damaged, or "
+            "base.preprocessing is not what they were trained with"
+        )
+    limit = float(np.finfo(dtype).max)
+    if largest > limit:
+        raise FeaturesError(
+            f"the base gave a value of {largest:g}, and {dtype} holds at most {limit:g}; use --dtype float32"
+        )
+    return features.astype(dtype, copy=False)

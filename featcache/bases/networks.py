@@ -6,7 +6,7 @@ import hashlib
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Network:
     model: Any
     spec: BaseSpec
 
+    def with_precision(self, precision: str, dtype: str) -> Network:
+        """Return the same network under a spec of another precision and stored type."""
+        return replace(self, spec=replace(self.spec, precision=precision, dtype=dtype))
+
 
 @dataclass(frozen=True)
 class _Backbone:
@@ -62,8 +66,14 @@ class _Backbone:
     architecture: str
 
 
-def build_network(settings: BaseSettings) -> Network:
+def build_network(settings: BaseSettings, precision: str = "f32", dtype: str = "float32") -> Network:
     """Build the base that the settings describe.
+
+    Parameters
+    ----------
+    settings : BaseSettings
+    precision, dtype : str
+        What the spec says of the engine's products and of the stored type; the Keras model itself is f32.
 
     Raises
     ------
@@ -95,8 +105,8 @@ def build_network(settings: BaseSettings) -> Network:
         resize=settings.resize,
         interpolation=settings.interpolation,
         preprocessing=preprocessing,
-        precision="f32",
-        dtype="float32",
+        precision=precision,
+        dtype=dtype,
         feature_shape=tuple(features.shape[1:]),
     )
     return Network(model, spec)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from featcache.bases.processor import has_bf16
 from featcache.errors import BaseNetworkError, WeightsError, did_you_mean
 from featcache.files import file_sha256
 from featcache.recipe import BaseSettings
@@ -145,6 +146,10 @@ def check_settings(settings: BaseSettings) -> None:
     reserved = {"include_top", "weights", "input_shape", "input_tensor", "pooling", "classes", "name"}
     for key in reserved & set(settings.arguments):
         raise BaseNetworkError(f"base.arguments.{key} is set by featcache itself; leave it out")
+    if settings.engine == "tensorflow" and settings.precision == "bf16":
+        raise BaseNetworkError(
+            "base.precision = 'bf16' runs with OpenVINO only; use --engine openvino, or --precision f32"
+        )
     path = weights_file(settings)
     if path and not path.is_file():
         raise WeightsError(
@@ -158,6 +163,21 @@ def weights_file(settings: BaseSettings) -> Path | None:
     return None if settings.weights in ("imagenet", "random") else Path(settings.weights)
 
 
+def resolved_precision(settings: BaseSettings) -> tuple[str, str]:
+    """Return the precision of the products and the stored type that the settings mean on this machine.
+
+    "auto" is bf16 where the processor multiplies it in hardware, f32 elsewhere and with TensorFlow; bf16
+    features are stored as float16, f32 ones as float32.
+    """
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16() and settings.engine != "tensorflow" else "f32"
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "float16" if precision == "bf16" else "float32"
+    return precision, dtype
+
+
 def question(settings: BaseSettings) -> str:
     """Return a hash of all from which a spec follows, files by their bytes: the key to remember a spec by.
 
@@ -167,7 +187,8 @@ def question(settings: BaseSettings) -> str:
     for key, path in (("weights", weights_file(settings)), ("name", Path(settings.name))):
         if path and path.is_file():
             asked[key] = f"{path.stem}:{file_sha256(path)}"
-    packages = ["keras", *(["keras-hub"] if settings.name.startswith(HUB_PREFIX) else [])]
+    asked["precision"], asked["dtype"] = resolved_precision(settings)
+    packages = ["keras", "openvino", *(["keras-hub"] if settings.name.startswith(HUB_PREFIX) else [])]
     versions = {package: version(package) for package in packages}
     return _digest_of_json({**asked, **versions, "decoder": DECODER, "networks": NETWORKS})
 

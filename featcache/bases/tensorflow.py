@@ -38,7 +38,11 @@ class TensorFlowEngine:
         """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
         count = len(pixels)
         if count < self._batch_size:
-            pixels = np.concatenate(
-                [pixels, np.zeros((self._batch_size - count, *pixels.shape[1:]), np.uint8)]
-            )
+            pixels = filled_up(pixels, self._batch_size)
         return np.asarray(self._run(self._constant(pixels)).numpy()[:count], np.float32)
+
+
+def filled_up(pixels: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
+    """Return pixels (n, ...) with black pictures added, shape (batch_size, ...)."""
+    black = np.zeros((batch_size - len(pixels), *pixels.shape[1:]), np.uint8)
+    return np.concatenate([pixels, black])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from featcache.extraction import Extraction
+    from featcache.extraction import Extraction, Profile
     from featcache.model import Prediction
     from featcache.train import HeadResult, Training
 
@@ -61,6 +61,22 @@ def extraction_sentence(extraction: Extraction) -> str:
     )
 
 
+def profile_table(profile: Profile) -> Table:
+    """Return where the time of computing went: seconds of all workers together, and their share."""
+    table = Table(title="where the time went", title_justify="left", box=None, pad_edge=False)
+    table.add_column("step")
+    for name in ("seconds", "share"):
+        table.add_column(name, justify="right")
+    whole = max(profile.computing * profile.workers, 1e-9)
+    for step in ("reading", "decoding", "inference", "waiting"):
+        seconds = getattr(profile, step)
+        table.add_row(f"{step} ({profile.workers} workers)", f"{seconds:.2f}", percent(seconds / whole))
+    table.add_row("writing (beside them)", f"{profile.writing:.2f}", "")
+    table.add_row("computing, wall", f"{profile.computing:.2f}", "")
+    table.add_row("loading the network before", f"{profile.preparing:.2f}", "")
+    return table
+
+
 def skipped_table(skipped: Sequence[tuple[str, str]], most: int = 20) -> Table:
     """Return the photos that were skipped, with reasons; the feature file lists them all."""
     table = Table(title="skipped photos", title_justify="left", box=None, pad_edge=False)
@@ -90,9 +106,20 @@ def facts_table(facts: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, Text(str(value)))
+    for name, value in _flat(facts):
+        table.add_row(name, Text(value))
     return table
+
+
+def _flat(facts: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            yield indent + name, ""
+            yield from _flat(value, indent + "  ")
+        elif isinstance(value, list):
+            yield indent + name, ", ".join(map(str, value))
+        else:
+            yield indent + name, "–" if value in (None, {}) else str(value)
 
 
 def percent(share: float | None) -> str:

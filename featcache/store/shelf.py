@@ -54,6 +54,16 @@ class Store:
         """Keep an answer (JSON-ready data) that takes long to find, for later runs."""
         write_bytes_whole(self._memory(question), _json_bytes(answer))
 
+    def recall_file(self, shelf: str, name: str) -> bytes | None:
+        """Return a file that `remember_file` wrote beside a shelf's shards, or None."""
+        with contextlib.suppress(OSError):
+            return (self.folder / shelf / name).read_bytes()
+        return None
+
+    def remember_file(self, shelf: str, name: str, data: bytes) -> None:
+        """Keep a file beside a shelf's shards."""
+        write_bytes_whole(self.folder / shelf / name, data)
+
     def _memory(self, question: str) -> Path:
         return self.folder / "resolved" / f"{question}.json"
 
@@ -241,6 +251,7 @@ class ShardWriter:
         self._keys: list[Key] = []
         self._blocks: list[NDArray[Any]] = []
         self.locations: dict[Key, Location] = {}
+        self.seconds = 0.0
 
     def add(self, keys: list[Key], features: NDArray[Any]) -> None:
         """Add one batch: keys and features (n, ...) row by row."""
@@ -252,12 +263,14 @@ class ShardWriter:
 
     def publish(self) -> None:
         """Write what was collected as a shard, if there is anything."""
+        started = time.monotonic()
         if self._keys:
             path = shards.write_shard(
                 self._shelf.shard_folder, self._keys, np.concatenate(self._blocks), self._shelf.base
             )
             self.locations.update({key: Location(path.name, row) for row, key in enumerate(self._keys)})
         self._keys, self._blocks, self._started = [], [], time.monotonic()
+        self.seconds += self._started - started
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -1,0 +1,119 @@
+"""Runs a base with OpenVINO, and converts it from Keras once.
+
+The converted network is one file: a zip archive of OpenVINO's own two, ``model.xml`` and ``model.bin``.
+Preprocessing and pooling are inside; it takes uint8 pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.networks import Network
+from featcache.bases.spec import BaseSpec
+from featcache.bases.tensorflow import filled_up
+from featcache.errors import BaseNetworkError
+from featcache.tensorflow_runtime import tensorflow
+
+# Two correct f32 implementations differ by a hundredth of this; a wrong conversion by far more.
+_TOLERANCE = 1e-3
+_MEMBERS = ("model.xml", "model.bin")
+
+
+def convert(network: Network) -> bytes:
+    """Return the network as OpenVINO's, after comparing both on a picture.
+
+    Raises
+    ------
+    BaseNetworkError
+        OpenVINO cannot convert it, or the converted one gives other numbers.
+    """
+    import openvino
+
+    tf = tensorflow()
+    height, width = network.spec.image_size
+    traced = tf.function(lambda pixels: network.model(pixels, training=False)).get_concrete_function(
+        tf.TensorSpec((None, height, width, 3), tf.uint8)
+    )
+    try:
+        data = _as_bytes(openvino.convert_model(traced))
+        _compare(network, data)
+    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        # what OpenVINO's front end raises for an operation that it does not know
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise BaseNetworkError(f"OpenVINO cannot convert {network.spec.name}: {reason}") from error
+    return data
+
+
+def _as_bytes(model: Any) -> bytes:
+    import openvino
+
+    packed = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(packed, "w") as archive:
+        openvino.save_model(model, Path(folder) / _MEMBERS[0], compress_to_fp16=False)
+        for name in _MEMBERS:
+            archive.write(Path(folder) / name, name)
+    return packed.getvalue()
+
+
+def _compare(network: Network, data: bytes) -> None:
+    height, width = network.spec.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    expected = np.asarray(network.model(pixels, training=False))
+    got = OpenVINOEngine(data, network.spec, len(pixels), "f32")(pixels)
+    error = np.linalg.norm(got - expected) / max(float(np.linalg.norm(expected)), 1e-30)
+    if not error <= _TOLERANCE:
+        raise ValueError(f"its features differ from TensorFlow's by {error:.1e} of their size")
+
+
+class OpenVINOEngine:
+    """A converted base, compiled for this machine and batches of one size.
+
+    It may be called from several threads at once; each has an inference request of its own. Smaller
+    batches are filled up, so that a row's numbers do not depend on how many others were left.
+
+    Parameters
+    ----------
+    data : bytes
+        What `convert` gave.
+    spec : BaseSpec
+    batch_size : int
+    precision : {"f32", "bf16"}
+    """
+
+    name = "openvino"
+
+    def __init__(self, data: bytes, spec: BaseSpec, batch_size: int, precision: str) -> None:
+        import openvino
+
+        core = openvino.Core()
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            xml, weights = (archive.read(name) for name in _MEMBERS)
+        model = core.read_model(xml, weights)
+        model.reshape([batch_size, *spec.image_size, 3])
+        # Pinned inference threads wait for their own core while another thread decodes on it.
+        wanted = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": precision,
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._compiled = core.compile_model(model, "CPU", wanted)
+        self._batch_size = batch_size
+        self._requests = threading.local()
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
+        count = len(pixels)
+        if count < self._batch_size:
+            pixels = filled_up(pixels, self._batch_size)
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        result = self._requests.own.infer({0: pixels}, share_inputs=True)[0]
+        return np.array(result[:count], np.float32)

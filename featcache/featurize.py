@@ -1,0 +1,149 @@
+"""Photos → features, batch by batch, in order and in bounded memory: what extraction and prediction share.
+
+One worker per core takes a batch through all steps: read, decode, run the base. So every core is busy
+with one thing at a time, reading and decoding overlap with inference of other batches, and nothing waits
+in queues. Measured against decoding threads beside inference threads, which get in each other's way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.base import Base
+from featcache.errors import FeaturesError, ImageError
+from featcache.images.decode import decode
+from featcache.images.table import digest_of
+from featcache.recipe import BaseSettings
+
+# Batches that may be finished before the oldest is taken; more would only cost memory.
+_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A file to decode.
+
+    Attributes
+    ----------
+    path : str
+    digest : bytes
+        What the file's bytes must hash to; empty when any bytes will do.
+    """
+
+    path: str
+    digest: bytes = b""
+
+
+@dataclass
+class Seconds:
+    """Time that workers spent, summed over all of them."""
+
+    reading: float = 0.0
+    decoding: float = 0.0
+    inference: float = 0.0
+
+    def add(self, other: Seconds) -> None:
+        """Add another batch's times."""
+        self.reading += other.reading
+        self.decoding += other.decoding
+        self.inference += other.inference
+
+
+@dataclass
+class Batch:
+    """What became of a few photos.
+
+    Attributes
+    ----------
+    asked : sequence of Photo
+    photos : list of Photo
+        Those of them that could be decoded.
+    features : ndarray, shape (len(photos), ...)
+    failed : list of (Photo, str)
+        The others, with reasons.
+    seconds : Seconds
+    """
+
+    asked: Sequence[Photo]
+    photos: list[Photo] = field(default_factory=list)
+    features: NDArray[Any] | None = None
+    failed: list[tuple[Photo, str]] = field(default_factory=list)
+    seconds: Seconds = field(default_factory=Seconds)
+
+
+def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
+    """Yield the photos' features in batches of ``base.settings.batch_size``, in order.
+
+    Parameters
+    ----------
+    photos : sequence of Photo
+    base : Base
+        Its network is built or loaded when the first photo is decoded, not before.
+
+    Raises
+    ------
+    FeaturesError
+        A value cannot be stored; names a photo of the batch.
+    BaseNetworkError, WeightsError, ModelError
+        The base cannot be built.
+    """
+    size = base.settings.batch_size
+    slices = (photos[start : start + size] for start in range(0, len(photos), size))
+    pool = ThreadPoolExecutor(base.parallel, thread_name_prefix="featurize")
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for part in slices:
+            waiting.append(pool.submit(_featurize_batch, part, base))
+            if len(waiting) >= base.parallel + _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
+    batch = Batch(photos)
+    pixels = []
+    for photo in photos:
+        try:
+            pixels.append(_pixels(photo, base.settings, batch.seconds))
+            batch.photos.append(photo)
+        except ImageError as error:
+            batch.failed.append((photo, str(error)))
+    if pixels:
+        stacked = np.stack(pixels)
+        base.prepare()
+        started = time.perf_counter()
+        try:
+            batch.features = base.features(stacked)
+        except FeaturesError as error:
+            raise FeaturesError(f"{error} (in the batch from {batch.photos[0].path} on)") from None
+        batch.seconds.inference += time.perf_counter() - started
+    return batch
+
+
+def _pixels(photo: Photo, settings: BaseSettings, seconds: Seconds) -> NDArray[np.uint8]:
+    started = time.perf_counter()
+    try:
+        data = Path(photo.path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    if photo.digest and digest_of(data) != photo.digest:
+        # its row would carry another photo's key
+        raise ImageError("changed while it was being read; run again")
+    read = time.perf_counter()
+    seconds.reading += read - started
+    try:
+        return decode(data, settings.image_size, settings.resize, settings.interpolation)
+    finally:
+        seconds.decoding += time.perf_counter() - read
