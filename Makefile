@@ -51,4 +51,4 @@ format: $(VENV)/.installed  ## put the code into the house's format
 	$(BIN)/ruff format .
 
 clean:  ## remove what was made here: .venv, sample, runs (the feature cache stays)
-	rm -rf $(VENV) data runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SAMPLE) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,6 +51,8 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
 
 def flush_to_disk(path: Path) -> None:
     """Wait until a file's (or a folder's) content is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; its renames are written through
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

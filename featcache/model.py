@@ -176,6 +176,7 @@ class Model:
         photos = [Photo(path) for path in expand(paths)]
         base = Base(self.settings, Store(self.cache), reporter.note, self.spec)
         done = 0
+        reporter.advance("predicting", 0, len(photos))
         for batch in featurize(photos, base):
             found = {photo.path: Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
             if batch.features is not None:

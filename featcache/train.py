@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -20,10 +21,12 @@ from featcache.extraction import Extraction, extract
 from featcache.files import write_bytes_whole
 from featcache.heads.dense import DenseHead
 from featcache.heads.estimators import build_head
+from featcache.heads.training import tensorflow_loaded
 from featcache.metrics import score_head
 from featcache.model import HEADS_FILE, Model
 from featcache.recipe import HeadSettings, Recipe
 from featcache.reporter import SILENT, Reporter
+from featcache.store.feature_file import Features
 
 _Data = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
 
@@ -118,27 +121,66 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
     extraction = extract(recipe, reporter)
     with extraction.open() as features:
         data: _Data = {split: features[split].load() for split in features.splits}
-        spec, classes = BaseSpec.from_json(features.base), features.classes
-    results, models = [], {}
-    for done, (settings, head) in enumerate(heads):
-        name = str(settings.name)
+        spec, classes, fingerprint = (
+            BaseSpec.from_json(features.base),
+            features.classes,
+            _fingerprint(features),
+        )
+    trained = []
+    reporter.advance("training", 0, len(heads))
+    for settings, head in heads:
         head = _with_class_numbers(settings, head, classes, recipe.seed)
         seconds = _fit(head, settings, data, reporter)
-        scores = score_head(head, *data["validation"])
-        record = {"validation": scores, "test": None}
-        models[name] = Model(name, classes, recipe.base, spec, head, record, recipe.cache)
-        results.append(HeadResult(name, seconds, scores, None, recipe.run / "models" / name))
-        reporter.advance("training", done + 1, len(heads))
-    best = max(results, key=_goodness).name
-    if "test" in data:
-        test = score_head(models[best].head, *data["test"])
-        models[best].scores["test"] = test
-        results = [replace(one, test=test) if one.name == best else one for one in results]
-    for one in results:
-        models[one.name].save(one.model)
-    training = Training(extraction, tuple(results), best)
-    write_bytes_whole(recipe.run / HEADS_FILE, (json.dumps(training.to_json(), indent=1) + "\n").encode())
+        name, scores = str(settings.name), score_head(head, *data["validation"])
+        model = Model(name, classes, recipe.base, spec, head, {"validation": scores}, recipe.cache)
+        trained.append((model, HeadResult(name, seconds, scores, None, recipe.run / "models" / name)))
+        reporter.advance("training", len(trained), len(heads))
+    results = _score_best_on_test_and_save(trained, data)
+    training = Training(extraction, tuple(results), max(results, key=_goodness).name)
+    _write_heads_file(recipe.run, training, fingerprint)
     return training
+
+
+def _score_best_on_test_and_save(
+    trained: Sequence[tuple[Model, HeadResult]], data: _Data
+) -> list[HeadResult]:
+    results = []
+    best = max((result for _, result in trained), key=_goodness)
+    for model, result in trained:
+        test = score_head(model.head, *data["test"]) if result is best and "test" in data else None
+        model.scores["test"] = test
+        model.save(result.model)
+        results.append(replace(result, test=test))
+    return results
+
+
+def _fingerprint(features: Features) -> str:
+    """Return a hash of what heads are trained and scored on: scores under the same one can be compared."""
+    digest = hashlib.sha256(json.dumps([features.base, features.classes], sort_keys=True).encode())
+    for split in features.splits:
+        digest.update(split.encode())
+        digest.update(features[split].digests.tobytes())
+        digest.update(features[split].labels.tobytes())
+    return digest.hexdigest()
+
+
+def _write_heads_file(run: Path, training: Training, fingerprint: str) -> None:
+    """Write ``heads.json``; heads of earlier runs on the same data stay in it, and may still be the best."""
+    facts = training.to_json()
+    new = {head["name"] for head in facts["heads"]}
+    kept = [head for head in _earlier_heads(run, fingerprint) if head["name"] not in new]
+    heads = [*kept, *facts["heads"]]
+    best = max(heads, key=lambda head: _rank(head["validation"]))["name"]
+    facts |= {"heads": heads, "best": best, "data": fingerprint}
+    write_bytes_whole(run / HEADS_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def _earlier_heads(run: Path, fingerprint: str) -> list[dict[str, Any]]:
+    try:
+        earlier = json.loads((run / HEADS_FILE).read_text(encoding="utf-8"))
+        return list(earlier["heads"]) if earlier["data"] == fingerprint else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # none yet, or of a format that is no more
 
 
 def _with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str], seed: int) -> Any:
@@ -164,6 +206,8 @@ def _with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str
 
 def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> float:
     """Fit `head` in place and return how many seconds that took."""
+    if isinstance(head, DenseHead):
+        tensorflow_loaded()  # its import is no part of the training
     started = time.monotonic()
     extra = {"validation_data": data["validation"]} if isinstance(head, DenseHead) else {}
     try:
@@ -181,5 +225,9 @@ def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> 
 
 
 def _goodness(result: HeadResult) -> tuple[float, float]:
-    loss = result.validation["log_loss"]
-    return result.validation["accuracy"], -(math.inf if loss is None else loss)
+    return _rank(result.validation)
+
+
+def _rank(scores: dict[str, Any]) -> tuple[float, float]:
+    loss = scores["log_loss"]
+    return scores["accuracy"], -(math.inf if loss is None else loss)

@@ -226,6 +226,11 @@ def _floats(measured: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in measured.items()}
 
 
+def tensorflow_loaded() -> None:
+    """Import TensorFlow now, for whoever wants to time training without it."""
+    tensorflow()
+
+
 @lru_cache(maxsize=64)
 def compiled(program: Program) -> tuple[Any, Any]:
     """Return the functions which run an epoch and which measure, traced once for all sizes."""

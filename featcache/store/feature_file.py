@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FormatError, ShardError, StoreError
-from featcache.files import explain_os_error, write_bytes_whole, written_whole
+from featcache.files import explain_os_error, remove_left_behind, write_bytes_whole, written_whole
 from featcache.store import shards
 from featcache.store.format import (
     DIGEST,
@@ -121,6 +121,7 @@ def write_feature_file(
                 _write_virtual(group, places, shelf, contents.base)
         file.flush()
         data = bytes(file.id.get_file_image())
+    remove_left_behind(path.parent)
     write_bytes_whole(path, data)
 
 
@@ -150,7 +151,7 @@ def _write_virtual(group: Any, places: Sequence[Location], shelf: Shelf, base: M
         shard, row = places[start]
         source_path = shelf.shard_folder.resolve() / shard
         if shard not in heights:
-            heights[shard] = len(shards.read_keys(source_path).view)
+            heights[shard] = len(shards.read_keys(source_path, shelf.base).view)
         source = h5py.VirtualSource(str(source_path), FEATURES, (heights[shard], *shape), dtype)
         layout[start:stop] = source[row : row + stop - start]
     # HDF5 gives the fill value for a shard that is gone, and no error: NaN cannot be taken for a feature

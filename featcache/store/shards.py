@@ -105,7 +105,7 @@ def chunks_of(shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of what the numbers in a file were made with."""
+    """Return the versions of the packages that write a file, for whoever looks into it later."""
     return {name: version(name) for name in ("featcache", "tensorflow", "keras", "numpy", "h5py", "pillow")}
 
 
@@ -131,18 +131,26 @@ def _has_name_of_content(path: Path, name: str) -> bool:
     return file_sha256(path)[:_NAME_LENGTH] == name
 
 
-def read_keys(path: Path) -> ShardKeys:
+def read_keys(path: Path, base: dict[str, Any]) -> ShardKeys:
     """Read which rows a shard holds.
+
+    Parameters
+    ----------
+    path : Path
+    base : dict
+        What its features must have been made with.
 
     Raises
     ------
     ShardError
-        The shard is missing or damaged.
+        The shard is missing, damaged or of another base.
     FormatError
         A newer version wrote it.
     """
     with open_shard(path) as file:
         check_format(file.attrs.get("format"), f"shard {path}")
+        if json.loads(file.attrs["base"]) != base:
+            raise ShardError(f"shard {path} was made with another base than its folder says")
         return ShardKeys(_read(file, DIGEST, path), _read(file, VIEW, path))
 
 

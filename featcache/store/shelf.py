@@ -133,7 +133,7 @@ class Shelf:
         try:
             if verified.get(path.name) != _stat(path):
                 shards.check_bytes(path)
-            return shards.read_keys(path).keys()
+            return shards.read_keys(path, self.base).keys()
         except FormatError as error:
             note(f"{error}; its rows are not used")
         except FileNotFoundError:

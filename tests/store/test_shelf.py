@@ -68,7 +68,7 @@ def test_a_shard_is_as_documented(tmp_path):
 
 def test_shards_are_closed_between_batches_only(tmp_path):
     shelf = filled_shelf(tmp_path, batches=((1, 2, 3), (4, 5, 6), (7,)), rows_per_shard=4)
-    counts = sorted(len(shards.read_keys(path).view) for path in shelf.shard_folder.glob("*.h5"))
+    counts = sorted(len(shards.read_keys(path, BASE).view) for path in shelf.shard_folder.glob("*.h5"))
     assert counts == [1, 6]
 
 
@@ -104,7 +104,7 @@ def test_a_broken_shard_is_set_aside_and_only_its_rows_are_missing(tmp_path, how
     everything = keys_of(1, 2, 3, 4, 5)
     shelf.find(everything, quiet)
     victim = sorted(shelf.shard_folder.glob("*.h5"))[0]
-    lost = set(shards.read_keys(victim).keys())
+    lost = set(shards.read_keys(victim, BASE).keys())
     victim.write_bytes(damage(victim.read_bytes(), how, at, junk))
     with pytest.raises(ShardError, match=victim.name):
         shelf.check([victim.name])

@@ -1,0 +1,90 @@
+"""Imports point downward: the layout in docs/architecture.md, proved."""
+
+import ast
+from pathlib import Path
+
+import featcache
+
+ROOT = Path(featcache.__file__).parent
+
+LEVELS = {
+    "cli": 4,
+    "report": 3,
+    "train": 3,
+    "transformer": 3,
+    "extraction": 3,
+    "model": 2,
+    "heads": 2,
+    "featurize": 2,
+    "metrics": 1,
+    "bases": 1,
+    "images": 1,
+    "store": 1,
+    "recipe": 0,
+    "errors": 0,
+    "files": 0,
+    "reporter": 0,
+    "tensorflow_runtime": 0,
+    "versions": 0,
+}
+
+# Within a level a room may use these neighbours, and no others.
+NEIGHBOURS = {
+    ("report", "extraction"),
+    ("report", "train"),
+    ("train", "extraction"),
+    ("transformer", "extraction"),
+    ("model", "heads"),
+    ("model", "featurize"),
+    ("recipe", "errors"),
+    ("files", "errors"),
+}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return found
+
+
+def modules():
+    return [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]
+
+
+def test_every_room_has_a_level():
+    assert {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in modules()} == set(LEVELS)
+
+
+def test_imports_point_downward():
+    for path in modules():
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for module in imports_of(path):
+            if module.startswith("featcache."):
+                other = room_of(module)
+                downward = LEVELS[other] < LEVELS[own] or other == own or (own, other) in NEIGHBOURS
+                assert downward, f"{path.name} imports {module}"
+
+
+def test_only_bases_and_heads_use_tensorflow():
+    allowed = {"bases", "heads", "tensorflow_runtime"}
+    for path in modules():
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        names = {module.split(".")[0] for module in imports_of(path)}
+        uses = {"tensorflow", "keras", "keras_hub", "openvino"} & names
+        uses |= {m for m in imports_of(path) if m == "featcache.tensorflow_runtime"}
+        assert not uses or own in allowed, f"{path.name} imports {uses}"
+
+
+def test_the_store_knows_no_network_and_heads_no_hdf5_store():
+    for path in modules():
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        others = {room_of(module) for module in imports_of(path) if module.startswith("featcache.")}
+        if own == "store":
+            assert not others & {"bases", "images", "heads"}
+        if own == "heads":
+            assert "store" not in others
