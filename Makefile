@@ -10,7 +10,7 @@ SAMPLE := data/digits
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sample features heads test test-all lint format clean
+.PHONY: help setup sample features heads test test-all lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,11 @@ lint: $(VENV)/.installed  ## check style and types
 format: $(VENV)/.installed  ## put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed  ## measure speed, memory and start-up beside what is run otherwise (ARGS=--quick)
+	$(BIN)/python -m benchmarks.extraction $(ARGS)
+	$(BIN)/python -m benchmarks.memory $(filter --quick,$(ARGS))
+	$(BIN)/python -m benchmarks.startup $(filter --quick,$(ARGS))
 
 clean:  ## remove what was made here: .venv, sample, runs (the feature cache stays)
 	rm -rf $(VENV) $(SAMPLE) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

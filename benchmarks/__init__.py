@@ -1,0 +1,1 @@
+"""Side-by-side measurements against what a user would otherwise run; README.md says how to read them."""
