@@ -74,7 +74,7 @@ def _vgg16() -> Configuration:
         pooling="none",
         precision="auto",
         weights="random",
-        count=400,
+        count=320,
     )
 
 

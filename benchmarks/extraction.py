@@ -27,8 +27,8 @@ from benchmarks.processes import ChildError, child
 OURS = "featcache"
 CEILINGS = ("decode", "inference")
 DEFAULT_PEERS = ("image_data_generator", "image_dataset")
-# two batches of the peer with the largest
-_WARM_UP = 64
+# one batch of the side with the largest
+_WARM_UP = 32
 
 Runs = dict[str, list[dict[str, Any]]]
 
