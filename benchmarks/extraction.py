@@ -49,7 +49,20 @@ class Bench:
         self.preparation = self._ours("prepare", self.prepared)
 
     def run(self, side: str) -> dict[str, Any]:
-        """Run one side once, in a process of its own."""
+        """Run one side once, in a process of its own.
+
+        Raises
+        ------
+        ChildError
+            The process failed, or did not go through every photo.
+        """
+        run = self._run(side)
+        # the engine alone is called with whole batches
+        if side != "inference" and run["images"] != self.count:
+            raise ChildError([side], 0, f"{run['images']} photos came out, {self.count} went in")
+        return run
+
+    def _run(self, side: str) -> dict[str, Any]:
         if side in PEERS:
             python = self.pythons.get(side, sys.executable)
             text = self.configuration.to_json()
@@ -148,12 +161,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--python",
         action="append",
+        type=_peer_and_program,
         default=[],
         metavar="PEER=PROGRAM",
         help="run a peer with another environment's Python",
     )
     add("--quick", action="store_true", help="a smoke run: few photos, one round")
     return parser.parse_args(arguments)
+
+
+def _peer_and_program(text: str) -> tuple[str, str]:
+    peer, equals, program = text.partition("=")
+    if not equals or peer not in PEERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PEER=PROGRAM; peers are {', '.join(PEERS)}")
+    return peer, str(Path(program).absolute())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,7 +184,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         sys.exit(f"benchmarks: {error}")
     peers = list(dict.fromkeys(options.peer or DEFAULT_PEERS))
-    pythons = dict(text.split("=", 1) for text in options.python)
     source = options.photos or default_photos()
     pairs = 1 if options.quick else options.pairs
     facts = machine()
@@ -171,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = []
     for one in chosen:
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(one, source, Path(folder), pythons)
+            bench = Bench(one, source, Path(folder), dict(options.python))
             results.append(summarize(bench, *take_turns(bench, peers, pairs)))
         console().print(table(results[-1]))
     photos = "generated, 500x375" if source is None else source.name

@@ -29,12 +29,11 @@ def extract(photos: Path, cache: Path) -> None:
 
     data = {"data": {"train": photos}, "base": _BASE, "cache": cache, "run": cache / "run"}
     recipe = featcache.Recipe.parse(data)
-    before = peak_mb()
     started = time.perf_counter()
     done = featcache.extract(recipe)
     seconds = time.perf_counter() - started
     facts = {"images": done.rows, "computed": done.computed, "seconds": round(seconds, 3)}
-    print_line({**facts, "before_mb": before, "peak_mb": peak_mb()})
+    print_line({**facts, "peak_mb": peak_mb()})
 
 
 def peak_mb() -> float:

@@ -19,7 +19,7 @@ _CLASSES = ("cats", "dogs")
 
 
 def shared_folder() -> Path:
-    return Path(os.environ.get("FEATCACHE_SHARED") or ROOT.parent / "shared")
+    return Path(os.environ.get("FEATCACHE_SHARED") or ROOT.parent / "shared").absolute()
 
 
 def default_photos() -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from featcache.bases.base import Base
-from featcache.bases.spec import BaseSpec
+from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import DataError, ModelError
 from featcache.featurize import Photo, featurize
 from featcache.files import write_bytes_whole
@@ -106,16 +106,14 @@ class Model:
         """
         from featcache.heads.persistence import save_head
 
-        folder.mkdir(parents=True, exist_ok=True)
         head_file = save_head(self.head, folder)
         # last, so that a folder with a model.json is a whole model
         write_bytes_whole(folder / MODEL_FILE, (json.dumps(self._facts(head_file), indent=1) + "\n").encode())
 
     def _facts(self, head_file: str) -> dict[str, Any]:
         settings = self.settings.model_dump(mode="json")
-        for key in ("name", "weights"):
-            if Path(settings[key]).is_file():
-                settings[key] = str(Path(settings[key]).resolve())
+        for key, path in files_of(self.settings).items():
+            settings[key] = str(path.resolve())
         return {
             "format": FORMAT,
             "name": self.name,
@@ -143,7 +141,7 @@ class Model:
         path = find_model(Path(folder))
         facts = read_facts(path)
         try:
-            return cls(
+            model = cls(
                 name=facts["name"],
                 classes=tuple(facts["classes"]),
                 settings=BaseSettings(**facts["base"]["settings"]),
@@ -152,6 +150,11 @@ class Model:
                 scores=facts["scores"],
                 cache=Path(facts["cache"]),
             )
+            if len(model.classes) != len(model.head.classes_):
+                raise ValueError(
+                    f"{len(model.classes)} classes, but the head knows {len(model.head.classes_)}"
+                )
+            return model
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path / MODEL_FILE} is damaged ({error!r}); train the head again") from None
 

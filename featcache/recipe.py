@@ -11,12 +11,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 from featcache.errors import RecipeError, did_you_mean
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Size = Annotated[int, Field(ge=8, le=4096)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
+Size = Annotated[int, Field(ge=8, le=4096, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 
 
 def _as_pair(value: Any) -> Any:
@@ -58,10 +67,10 @@ class DataSettings(_Section):
     validation: Path | None = None
     test: Path | None = None
     split: SplitShares = SplitShares()
-    validation_from_train: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    seed: Annotated[int, Field(ge=0)] = 0
-    strict: bool = False
+    validation_from_train: Annotated[float, Field(gt=0.0, lt=1.0, strict=True)] = 0.2
+    test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
+    seed: Seed = 0
+    strict: StrictBool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -86,11 +95,11 @@ class BaseSettings(_Section):
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = "bilinear"
     preprocessing: Literal["auto", "rescale", "none"] = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     engine: Literal["auto", "openvino", "tensorflow"] = "auto"
     precision: Literal["auto", "f32", "bf16"] = "auto"
     dtype: Literal["auto", "float16", "float32"] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    batch_size: Annotated[int, Field(ge=1, le=4096, strict=True)] = 16
 
 
 class HeadSettings(BaseModel):
@@ -101,7 +110,7 @@ class HeadSettings(BaseModel):
     type: str
     name: str | None = None
     pooling: Literal["flatten", "avg", "max"] = "flatten"
-    scale: bool | Literal["auto"] = "auto"
+    scale: StrictBool | Literal["auto"] = "auto"
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -155,7 +164,7 @@ class Recipe(_Section):
     )
     cache: Path = Field(default_factory=default_cache)
     run: Path = Path("runs/featcache")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _name_heads(self) -> Recipe:
@@ -256,8 +265,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(f"--set {text!r} is not KEY=VALUE; for example --set base.image_size=96")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {value}")
+        return key, parsed["value"] if len(parsed) == 1 else value.strip()
+    except (ValueError, RecursionError):
+        # no TOML, or numbers and nesting beyond what Python reads
         return key, value.strip()
 
 
@@ -286,15 +297,25 @@ def _step(node: Any, part: str, key: str) -> Any:
             node[part] = [dict(head) for head in DEFAULT_HEADS]
         return node.setdefault(part, {})
     if isinstance(node, list):
-        if part.isdigit() and int(part) < len(node):
-            return node[int(part)]
-        names = [head.get("name") or HeadSettings(**head).default_name for head in node]
+        names = [_name_of(member) for member in node]
+        positions = [str(number) for number in range(len(node))]
+        if part in positions:
+            return node[positions.index(part)]
         if part in names:
             return node[names.index(part)]
         raise RecipeError(
             f"--set {key}: no member {part!r}; there are {', '.join(names)}." + did_you_mean(part, names)
         )
     raise RecipeError(f"--set {key}: a value stands where a table is needed")
+
+
+def _name_of(member: Any) -> str:
+    """Return what a member of a list goes by in a dotted key; of what cannot be a head, nothing."""
+    try:
+        head = HeadSettings.model_validate(member)
+    except ValidationError:
+        return ""
+    return head.name or head.default_name
 
 
 def _copy(value: Any) -> Any:
@@ -308,7 +329,7 @@ def _copy(value: Any) -> Any:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is not a TOML recipe: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from None
@@ -334,6 +355,8 @@ def _explain_one(one: dict[str, Any]) -> str:
         where = ".".join(map(str, one["loc"][:-1])) or "the recipe"
         name = str(one["loc"][-1])
         return f"unknown key {key!r}.{did_you_mean(name, known)} {where} takes {', '.join(known)}"
+    if key == "heads" and one["type"] == "tuple_type":
+        return "heads must be a list of tables: write [[heads]] above each one"
     if one["type"] == "missing":
         return f"{key} is missing"
     message = one["msg"].removeprefix("Value error, ")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from featcache.recipe import HeadSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.store.feature_file import Features
 
+# scikit-learn's words for settings that do not go with the data, or with each other
+_UNFIT = (ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError)
 _Data = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
 
 
@@ -131,7 +134,9 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
     for settings, head in heads:
         head = _with_class_numbers(settings, head, classes, recipe.seed)
         seconds = _fit(head, settings, data, reporter)
-        name, scores = str(settings.name), score_head(head, *data["validation"])
+        name = str(settings.name)
+        with _blamed(name):
+            scores = score_head(head, *data["validation"])
         model = Model(name, classes, recipe.base, spec, head, {"validation": scores}, recipe.cache)
         trained.append((model, HeadResult(name, seconds, scores, None, recipe.run / "models" / name)))
         reporter.advance("training", len(trained), len(heads))
@@ -147,7 +152,10 @@ def _score_best_on_test_and_save(
     results = []
     best = max((result for _, result in trained), key=_goodness)
     for model, result in trained:
-        test = score_head(model.head, *data["test"]) if result is best and "test" in data else None
+        test = None
+        if result is best and "test" in data:
+            with _blamed(result.name):
+                test = score_head(model.head, *data["test"])
         model.scores["test"] = test
         model.save(result.model)
         results.append(replace(result, test=test))
@@ -210,18 +218,23 @@ def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> 
         tensorflow_loaded()  # its import is no part of the training
     started = time.monotonic()
     extra = {"validation_data": data["validation"]} if isinstance(head, DenseHead) else {}
-    try:
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("default")
-            head.fit(*data["train"], **extra)
-    except FeatcacheError as error:
-        raise TrainingError(f"head {settings.name!r}: {error}") from None
-    except ValueError as error:
-        # scikit-learn's word for settings that do not go with the data
-        raise TrainingError(f"head {settings.name!r} cannot be trained: {error}") from error
+    with _blamed(str(settings.name)), warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        head.fit(*data["train"], **extra)
     for sentence in dict.fromkeys(str(warning.message).strip().splitlines()[0] for warning in heard):
         reporter.note(f"head {settings.name!r}: {sentence}")
     return time.monotonic() - started
+
+
+@contextlib.contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """Turn what a classifier raises at settings that do not go with the data into a TrainingError."""
+    try:
+        yield
+    except FeatcacheError as error:
+        raise TrainingError(f"head {name!r}: {error}") from None
+    except _UNFIT as error:
+        raise TrainingError(f"head {name!r} cannot be trained on these features: {error}") from error
 
 
 def _goodness(result: HeadResult) -> tuple[float, float]:

@@ -43,6 +43,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Where the network is cut; default: its last layer.
     resize, interpolation, preprocessing : str
         As in a recipe's ``[base]``.
+    engine, precision, dtype : str
+        As in a recipe's ``[base]``.
     arguments : dict, optional
         Further arguments of the network's function, such as ``{"alpha": 0.35}``.
     batch_size : int
@@ -68,7 +70,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         interpolation: str = "bilinear",
         preprocessing: str = "auto",
         arguments: dict[str, Any] | None = None,
-        batch_size: int = 32,
+        engine: str = "auto",
+        precision: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 16,
     ) -> None:
         self.base = base
         self.image_size = image_size
@@ -80,6 +85,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.interpolation = interpolation
         self.preprocessing = preprocessing
         self.arguments = arguments
+        self.engine = engine
+        self.precision = precision
+        self.dtype = dtype
         self.batch_size = batch_size
 
     def fit(self, X: Sequence[str | os.PathLike[str]], y: Any = None) -> Self:

@@ -1,6 +1,7 @@
 """What all tests share: small photos, a tiny base, the real photos where they are there."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featcache.recipe import Recipe
+from featcache.bases.base import Base
+from featcache.recipe import BaseSettings, Recipe
+from featcache.store.shelf import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,8 +73,17 @@ def photos(tmp_path) -> Path:
     return make_photos(tmp_path / "photos")
 
 
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory) -> Path:
+    """A store that knows the tiny base and has no features: to be copied, building it takes seconds."""
+    folder = tmp_path_factory.mktemp("tiny") / "cache"
+    Base(BaseSettings(**TINY_BASE), Store(folder)).prepare()
+    return folder
+
+
 @pytest.fixture
-def recipe(tmp_path, photos) -> Recipe:
+def recipe(tmp_path, photos, tiny_store) -> Recipe:
+    shutil.copytree(tiny_store, tmp_path / "cache")
     return tiny_recipe(tmp_path, photos)
 
 

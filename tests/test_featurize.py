@@ -1,4 +1,4 @@
-"""Photos to features: in order, not too far ahead, a reason for each photo that fails, no thread left behind."""
+"""Photos to features: in order, not too far ahead, a reason for each that fails, no thread left behind."""
 
 from __future__ import annotations
 

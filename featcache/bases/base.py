@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
@@ -109,9 +110,12 @@ class Base:
     def _remember(self, spec: BaseSpec) -> None:
         if self._memory is None:
             return
+        known = self._required
+        # a base file that was renamed since is the same base
+        shelf = known if known is not None and known.fingerprint == spec.fingerprint else spec
         try:
             if self._converted is not None:
-                self._memory.remember_file(spec.folder_name, _NETWORK_FILE, self._converted)
+                self._memory.remember_file(shelf.folder_name, _NETWORK_FILE, self._converted)
             self._memory.remember(self._question, spec.to_json())
         except StoreError as error:
             # predicting needs no store that can be written; it only starts slower
@@ -158,7 +162,7 @@ class Base:
             return None
         try:
             return self._openvino_engine(kept)
-        except (zipfile.BadZipFile, KeyError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError) as error:
             self._note(f"the converted network in the store is damaged ({error}); it is made again")
             return None
 

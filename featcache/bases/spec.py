@@ -163,6 +163,12 @@ def weights_file(settings: BaseSettings) -> Path | None:
     return None if settings.weights in ("imagenet", "random") else Path(settings.weights)
 
 
+def files_of(settings: BaseSettings) -> dict[str, Path]:
+    """Return the files that the settings name, by key: a ``.keras`` network, a weights file."""
+    files = {} if (path := weights_file(settings)) is None else {"weights": path}
+    return files | ({"name": Path(settings.name)} if settings.name.endswith(KERAS_SUFFIX) else {})
+
+
 def resolved_precision(settings: BaseSettings) -> tuple[str, str]:
     """Return the precision of the products and the stored type that the settings mean on this machine.
 
@@ -184,9 +190,8 @@ def question(settings: BaseSettings) -> str:
     The versions of the packages that build the network are part of it: another may fetch other weights.
     """
     asked = settings.model_dump(mode="json", exclude={"batch_size"})
-    for key, path in (("weights", weights_file(settings)), ("name", Path(settings.name))):
-        if path and path.is_file():
-            asked[key] = f"{path.stem}:{file_sha256(path)}"
+    for key, path in files_of(settings).items():
+        asked[key] = f"{path.stem}:{file_sha256(path)}"
     asked["precision"], asked["dtype"] = resolved_precision(settings)
     packages = ["keras", "openvino", *(["keras-hub"] if settings.name.startswith(HUB_PREFIX) else [])]
     versions = {package: version(package) for package in packages}

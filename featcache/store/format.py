@@ -36,7 +36,11 @@ def check_format(number: Any, name: str) -> None:
     """
     if number is None:
         raise FormatError(f"{name} is no file of featcache; `featcache features RECIPE` writes one")
-    if int(number) > FORMAT:
+    try:
+        number = int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise FormatError(f"{name} is damaged: its format is {number!r}, which is no number") from None
+    if number > FORMAT:
         raise FormatError(
             f"{name} has format {int(number)}; this version of featcache reads formats up to {FORMAT}: "
             "upgrade featcache, or extract again with this version"

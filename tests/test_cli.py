@@ -1,0 +1,461 @@
+"""The command line as its users run it: real processes, their output and their exit status."""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, make_photo, make_photos, run_cli
+
+from featcache.cli import main
+from featcache.store.feature_file import Features
+
+TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
+
+FEATURES_KEYS = {
+    *("run", "features_file", "rows", "computed", "reused", "skipped", "images_per_second", "seconds"),
+}
+SCORE_KEYS = {
+    *(
+        "n",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+        "roc_auc",
+    ),
+}
+
+
+class Place:
+    """Photos, store and run folder that all tests here look at; one test's own run is elsewhere."""
+
+    def __init__(self, folder: Path):
+        self.photos, self.cache, self.run = folder / "photos", folder / "cache", folder / "run"
+        self.recipe = folder / "recipe.toml"
+        self.result = {}
+
+    def options(self, run=None):
+        return (*TINY, "--cache", self.cache, "--run", run or self.run)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Photos, among them a broken one, and two heads trained on them by one real command."""
+    place = Place(tmp_path_factory.mktemp("cli"))
+    make_photos(place.photos)
+    (place.photos / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    place.recipe.write_text(
+        f"[data]\nroot = '{place.photos}'\nsplit = {{ train = 0.6, validation = 0.2, test = 0.2 }}\n"
+        "[[heads]]\ntype = 'LogisticRegression'\n"
+        "[[heads]]\ntype = 'dense'\nepochs = 2\n"
+    )
+    done = run_cli("heads", place.recipe, *place.options(), "--json")
+    assert done.returncode == 0, done.stderr
+    place.result = json.loads(done.stdout)
+    return place
+
+
+def run_watched(*arguments):
+    """Run a command; return it and whether TensorFlow was imported."""
+    driver = (
+        "import sys; from featcache.cli import main; status = main(sys.argv[1:]); "
+        "print('tensorflow' in sys.modules, file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", driver, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    return done, done.stderr.splitlines()[-1] == "True"
+
+
+def run_here(*arguments):
+    """Run a command in this process, which has imported already what a new one would take seconds for."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+
+def refused(done, *named):
+    """Assert that a command failed as an expected failure does: one clear line, no traceback."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("featcache: ")]
+    for part in named:
+        assert part in line
+
+
+# ---- help and version ------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_and_needs_no_tensorflow():
+    done, imported = run_watched("--help")
+    assert done.returncode == 0
+    assert not imported
+    for command in ("features", "heads", "run", "info", "sample", "predict", "pack"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_version_is_that_of_the_package():
+    done = run_cli("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, version("featcache"))
+
+
+def test_the_installed_command_is_the_same():
+    command = Path(sys.executable).with_name("featcache")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, version("featcache"))
+
+
+@pytest.mark.parametrize("command", ["features", "heads", "run", "info", "sample", "predict", "pack"])
+def test_every_command_explains_itself(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"{command} [OPTIONS]" in capsys.readouterr().out
+
+
+# ---- wrong usage -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("features",),
+        ("features", "photos", "--nonsense"),
+        ("features", "photos", "--image-size", "large"),
+        ("predict", "model"),
+        ("predict", "model", "photo.jpg", "--json", "--csv"),
+        ("pack", "features.h5"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_has_status_2(arguments, capsys):
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Usage:" in printed.err
+
+
+def test_wrong_usage_of_the_real_command_has_status_2():
+    done = run_cli("features", "photos", "--nonsense")
+    assert done.returncode == 2
+    assert "--nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ---- what users get wrong --------------------------------------------------------------------------------
+
+
+def test_a_missing_folder(tmp_path):
+    refused(run_cli("features", tmp_path / "nothing"), "nothing does not exist", "folder of photos")
+
+
+def test_a_missing_folder_in_a_recipe(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[data]\nroot = 'no/such/folder'\n")
+    refused(run_cli("features", tmp_path / "recipe.toml"), "no/such/folder does not exist")
+
+
+def test_an_empty_folder(tmp_path):
+    refused(run_cli("heads", tmp_path), "is empty", "one sub-folder per class")
+
+
+def test_a_single_class(tmp_path):
+    make_photos(tmp_path, per_class=2, classes=("cat",))
+    refused(run_cli("features", tmp_path), "one class only, 'cat'")
+
+
+def test_a_recipe_that_is_no_toml(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[data\n")
+    refused(run_cli("features", tmp_path / "recipe.toml"), "recipe.toml is not a TOML recipe", "line 1")
+
+
+def test_an_unknown_key(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[data]\nroot = 'photos'\n[base]\nimagesize = 96\n")
+    refused(
+        run_cli("heads", tmp_path / "recipe.toml"),
+        "unknown key 'base.imagesize'",
+        "Did you mean 'image_size'",
+    )
+
+
+def test_an_override_of_an_unknown_key_and_one_without_a_value(tmp_path):
+    refused(run_here("features", tmp_path, "--set", "base.size=96"), "unknown key 'base.size'")
+    refused(run_here("features", tmp_path, "--set", "base.size"), "is not KEY=VALUE")
+
+
+def test_an_unknown_network(tmp_path):
+    make_photos(tmp_path)
+    refused(
+        run_here("features", tmp_path, "--base", "VGG-16"), "base.name = 'VGG-16'", "Did you mean 'VGG16'"
+    )
+
+
+def test_an_unknown_type_of_head(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[data]\nroot = 'photos'\n[[heads]]\ntype = 'Forest'\n")
+    done = run_here("heads", tmp_path / "recipe.toml")
+    refused(done, "head 'Forest'", "neither dense nor a scikit-learn classifier", "RandomForestClassifier")
+
+
+def test_an_unknown_name_of_a_head(place):
+    refused(
+        run_cli("heads", place.recipe, "--head", "Logistic"),
+        "no head is named 'Logistic'",
+        "LogisticRegression",
+    )
+
+
+def test_a_weights_file_that_is_not_there(place):
+    refused(run_here("features", place.photos, "--weights", "none.h5"), "'none.h5': there is no such file")
+
+
+@pytest.mark.parametrize("command", ["info", "pack"])
+def test_a_feature_file_of_a_newer_format(place, tmp_path, command):
+    newer = shutil.copy(place.run / "features.h5", tmp_path)
+    with h5py.File(newer, "a") as file:
+        file.attrs["format"] = 99
+    more = ("-o", tmp_path / "packed.h5") if command == "pack" else ()
+    refused(run_here(command, newer, *more), "has format 99", "upgrade featcache")
+    assert not (tmp_path / "packed.h5").exists()
+
+
+def test_a_feature_file_whose_shard_is_gone(place, tmp_path):
+    whole = h5py.File(place.run / "features.h5")
+    shards = [Path(whole.attrs["store"]) / name for name in whole["shards"].asstr()]
+    whole.close()
+    aside = shards[0].rename(tmp_path / "aside")
+    try:
+        refused(run_here("info", place.run / "features.h5"), shards[0].name, "features.h5 needs it")
+    finally:
+        aside.rename(shards[0])
+
+
+def test_what_is_no_model(place, tmp_path):
+    done = run_here("predict", tmp_path, place.photos / "cat" / "001.png")
+    refused(done, f"{tmp_path} is no model", "runs/NAME")
+
+
+def test_what_is_no_feature_file(tmp_path):
+    (tmp_path / "x.h5").write_text("not HDF5")
+    refused(run_here("info", tmp_path / "x.h5"), "x.h5 is no feature file")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = run_cli("--debug", "features", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "RecipeError" in done.stderr
+
+
+# ---- features --------------------------------------------------------------------------------------------
+
+
+def test_the_second_features_computes_nothing_and_needs_no_tensorflow(place, tmp_path):
+    done, imported = run_watched("features", place.recipe, *place.options(tmp_path / "run"), "--json")
+    result = json.loads(done.stdout)
+    assert not imported
+    assert set(result) == FEATURES_KEYS
+    assert (result["rows"], result["computed"], result["reused"]) == (24, 0, 24)
+    assert result["run"] == str(tmp_path / "run")
+    assert result["images_per_second"] == 0
+    ((broken),) = result["skipped"]
+    assert set(broken) == {"path", "reason"}
+    assert broken["path"] == str(place.photos / "cat" / "broken.jpg")
+    assert Path(result["features_file"]).is_file()
+
+
+def test_features_for_people_says_what_was_done_and_where_it_is(place, tmp_path):
+    done = run_cli("features", place.recipe, *place.options(tmp_path / "run"))
+    assert done.returncode == 0
+    assert "24 rows: 0 computed, 24 reused, 1 skipped" in done.stdout
+    assert f"Features: {tmp_path / 'run' / 'features.h5'}" in done.stdout
+    assert str(place.photos / "cat" / "broken.jpg") in done.stdout
+    assert "24 are in the store" in done.stderr
+
+
+def test_strict_refuses_a_photo_that_cannot_be_used(place, tmp_path):
+    done = run_cli("features", place.recipe, *place.options(tmp_path / "run"), "--strict")
+    refused(done, "broken.jpg", "--strict")
+    assert not (tmp_path / "run" / "features.h5").exists()
+
+
+# ---- heads -----------------------------------------------------------------------------------------------
+
+
+def test_heads_as_json_has_exactly_the_documented_keys(place):
+    result = place.result
+    assert set(result) == {"run", "features", "heads", "best"}
+    assert set(result["features"]) == FEATURES_KEYS
+    assert (result["features"]["rows"], result["features"]["computed"]) == (24, 24)
+    assert result["features"]["images_per_second"] > 0
+    assert [head["name"] for head in result["heads"]] == ["LogisticRegression", "linear"]
+    for head in result["heads"]:
+        assert set(head) == {"name", "fit_seconds", "validation", "test", "model"}
+        assert set(head["validation"]) == SCORE_KEYS
+        assert (head["test"] is not None) == (head["name"] == result["best"])
+        assert (Path(head["model"]) / "model.json").is_file()
+    written = json.loads((place.run / "heads.json").read_text())
+    assert {key: written[key] for key in result} == result
+
+
+def test_heads_of_scikit_learn_on_stored_features_need_no_tensorflow(place, tmp_path):
+    done, imported = run_watched(
+        "heads", place.recipe, *place.options(tmp_path / "run"), "--head", "LogisticRegression"
+    )
+    assert done.returncode == 0
+    assert not imported
+    assert "LogisticRegression" in done.stdout
+    assert "linear" not in done.stdout
+    (before,) = [one for one in place.result["heads"] if one["name"] == "LogisticRegression"]
+    assert f"{100 * before['validation']['accuracy']:.1f}%" in done.stdout
+    assert "Best on validation: LogisticRegression; on test " in done.stdout
+    assert f"Model: {tmp_path / 'run' / 'models' / 'LogisticRegression'}" in done.stdout
+
+
+def test_run_does_all_stages(place, tmp_path):
+    only = ("--set", "heads=[{type='GaussianNB'}]")
+    done = run_cli("run", place.recipe, *place.options(tmp_path / "run"), *only, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best"] == "GaussianNB"
+    assert (tmp_path / "run" / "models" / "GaussianNB" / "model.json").is_file()
+
+
+# ---- predict ---------------------------------------------------------------------------------------------
+
+
+def test_predict_as_json_is_a_list_of_photos_and_nothing_else_is_printed(place):
+    paths = [str(place.photos / name) for name in ("cat/001.png", "cat/broken.jpg", "dog/001.png")]
+    done = run_cli("predict", place.run, *paths, "--json")
+    assert done.returncode == 0, done.stderr
+    predictions = json.loads(done.stdout)
+    by_path = {one["path"]: one for one in predictions}
+    assert set(by_path) == set(paths)
+    broken = by_path.pop(paths[1])
+    assert broken["label"] is None
+    assert broken["reason"]
+    for one in by_path.values():
+        assert set(one) == {"path", "label", "probability", "probabilities"}
+        assert set(one["probabilities"]) == {"cat", "dog"}
+        assert one["probability"] == one["probabilities"][one["label"]] == max(one["probabilities"].values())
+
+
+def test_predict_as_csv_has_a_column_per_class(place, capfd):
+    names = ("cat/001.png", "dog/001.png", "cat/broken.jpg")
+    assert main(["predict", str(place.run), *(str(place.photos / name) for name in names), "--csv"]) == 0
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    assert list(rows[0]) == ["path", "label", "probability", "cat", "dog"]
+    by_name = {str(Path(row["path"]).relative_to(place.photos)): row for row in rows}
+    assert set(by_name) == set(names)
+    assert float(by_name["dog/001.png"]["dog"]) + float(by_name["dog/001.png"]["cat"]) == pytest.approx(1)
+    assert (by_name["cat/broken.jpg"]["label"], by_name["cat/broken.jpg"]["dog"]) == ("", "")
+
+
+def test_predict_for_people_is_a_table_and_fails_only_if_no_photo_is_one(place, capfd, tmp_path):
+    (tmp_path / "text.jpg").write_text("no photo")
+    photo = place.photos / "dog" / "001.png"
+    assert main(["predict", str(place.run), str(photo), str(tmp_path / "text.jpg")]) == 0
+    table = capfd.readouterr().out
+    assert str(photo) in table
+    assert "not an image of a known format" in table
+    assert main(["predict", str(place.run), str(tmp_path / "text.jpg")]) == 1
+    assert "none of the photos could be decoded" in capfd.readouterr().err
+
+
+# ---- info, pack, sample ----------------------------------------------------------------------------------
+
+
+def test_info_of_a_recipe_says_what_is_there_and_what_would_be_computed(place, tmp_path):
+    photos = shutil.copytree(place.photos, tmp_path / "photos")
+    make_photo(photos / "cat" / "new.png", seed=99_999)
+    done, imported = run_watched("info", photos, *TINY, "--cache", place.cache, "--json")
+    found = json.loads(done.stdout)
+    assert not imported
+    assert (found["in_store"], found["to_compute"]) == (24, 2), "the new one, and the broken one once more"
+    assert found["classes"] == ["cat", "dog"]
+    assert sum(found["photos"].values()) == 26
+    assert found["feature_shape"] == [1280]
+    assert found["base"].startswith("MobileNetV2-")
+
+
+def test_info_of_a_recipe_whose_base_was_never_used_builds_no_network(place, tmp_path):
+    done, imported = run_watched("info", place.photos, "--cache", tmp_path / "none", "--json")
+    found = json.loads(done.stdout)
+    assert not imported
+    assert (found["in_store"], found["to_compute"]) == (0, 25)
+    assert not (tmp_path / "none").exists()
+
+
+def test_info_of_a_feature_file_and_of_a_model(place):
+    done, imported = run_watched("info", place.run / "features.h5", "--json")
+    found = json.loads(done.stdout)
+    assert not imported
+    assert found["kind"] == "feature file"
+    assert sum(found["rows"].values()) == 24
+    assert found["shape"]["train"] == [found["rows"]["train"], 1280]
+    assert (found["classes"], found["skipped"]) == (["cat", "dog"], 1)
+    done, imported = run_watched("info", place.run, "--json")
+    found = json.loads(done.stdout)
+    assert not imported
+    assert found["model"] == str(place.run / "models" / place.result["best"])
+    assert found["head"] == place.result["best"]
+    assert found["scores"]["test"]["accuracy"] is not None
+
+
+def test_info_for_people_prints_the_same_facts(place, capsys):
+    assert main(["info", str(place.run / "features.h5")]) == 0
+    printed = capsys.readouterr().out
+    assert "feature file" in printed
+    assert "cat, dog" in printed
+
+
+def test_a_packed_file_holds_its_numbers_itself(place, tmp_path):
+    done, imported = run_watched("pack", place.run / "features.h5", "-o", tmp_path / "one.h5")
+    assert done.returncode == 0, done.stderr
+    assert not imported
+    assert str(tmp_path / "one.h5") in done.stdout
+    aside = place.cache.rename(place.cache.with_name("aside"))
+    try:
+        with Features(tmp_path / "one.h5") as packed:
+            assert packed.packed
+            rows = {split: packed[split].load() for split in packed.splits}
+            paths = {split: packed[split].paths for split in packed.splits}
+    finally:
+        aside.rename(place.cache)
+    with Features(place.run / "features.h5") as features:
+        for split in features.splits:
+            assert paths[split] == features[split].paths
+            for packed, virtual in zip(rows[split], features[split].load(), strict=True):
+                assert np.array_equal(packed, virtual)
+
+
+def test_sample_digits_are_photos_in_ten_class_folders(tmp_path):
+    done, imported = run_watched("sample", "digits", tmp_path / "digits")
+    assert done.returncode == 0, done.stderr
+    assert not imported
+    assert done.stdout.startswith("1,797 photos in ")
+    assert sorted(path.name for path in (tmp_path / "digits").iterdir()) == list("0123456789")
+    assert len(list((tmp_path / "digits").rglob("*.png"))) == 1797
+    refused(run_cli("sample", "digits", tmp_path / "digits"), "choose another, or remove it")
+
+
+def test_an_unknown_sample_is_refused(tmp_path):
+    refused(run_cli("sample", "digit", tmp_path / "x"), "no sample is named 'digit'", "Did you mean 'digits'")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_package_is_imported_without_tensorflow():
+    code = (
+        "import sys, featcache as fc; fc.Recipe, fc.extract, fc.train_heads, fc.FeatureExtractor, fc.Model, "
+        "fc.DenseHead; sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
