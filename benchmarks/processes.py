@@ -12,6 +12,9 @@ from typing import Any
 
 from benchmarks.photos import ROOT
 
+# Far longer than any measurement takes: a process that hangs is an error, not a night's wait.
+_TIMEOUT = 3600
+
 
 class ChildError(Exception):
     """A measuring process failed.
@@ -34,12 +37,17 @@ def timed(command: Sequence[str]) -> tuple[str, float]:
     Raises
     ------
     ChildError
-        It ended with another exit status than 0.
+        It ended with another exit status than 0, or not at all.
     """
     started = time.perf_counter()
     # TensorFlow's greetings only
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | dict(os.environ)
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildError(command, -1, f"it was still running after {_TIMEOUT} s") from None
     seconds = time.perf_counter() - started
     if done.returncode:
         raise ChildError(command, done.returncode, done.stderr or done.stdout)

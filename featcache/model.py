@@ -177,7 +177,9 @@ class Model:
             The base is no longer the one that the head was trained on.
         """
         photos = [Photo(path) for path in expand(paths)]
-        base = Base(self.settings, Store(self.cache), reporter.note, self.spec)
+        size = max(1, min(self.settings.batch_size, len(photos)))  # a batch is filled up: one photo needs one
+        settings = self.settings.model_copy(update={"batch_size": size})
+        base = Base(settings, Store(self.cache), reporter.note, self.spec)
         done = 0
         reporter.advance("predicting", 0, len(photos))
         for batch in featurize(photos, base):

@@ -284,7 +284,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_a_valid_store(recipe, tmp_path, t
     monkeypatch.setattr(extraction, "_SHARD_ROWS", 8)
     monkeypatch.setattr("featcache.store.shelf.Store.free_bytes", lambda self: 10**12)
     rows = load_all(extract(recipe))
-    with mounted(tmp_path / "small", tiny_store, 160) as small:
+    with mounted(tmp_path / "small", tiny_store, 100) as small:
         little = recipe.model_copy(update={"cache": small})
         with pytest.raises(StoreError, match="disk is full"):
             extract(little)

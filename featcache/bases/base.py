@@ -98,7 +98,7 @@ class Base:
         from featcache.bases.networks import build_network
 
         check_settings(self.settings)
-        precision, dtype = resolved_precision(self.settings)
+        precision, dtype = self._numbers()
         network = build_network(self.settings, precision, dtype)
         self._converted = self._convert(network)
         if self._converted is None and self.settings.precision == "auto" and precision != "f32":
@@ -106,6 +106,12 @@ class Base:
             network = network.with_precision("f32", dtype)
         self._remember(network.spec)
         return network
+
+    def _numbers(self) -> tuple[str, str]:
+        """Return precision and stored type: a model keeps those that its head was trained on."""
+        if self._required is not None:
+            return self._required.precision, self._required.dtype
+        return resolved_precision(self.settings)
 
     def _remember(self, spec: BaseSpec) -> None:
         if self._memory is None:
@@ -145,12 +151,6 @@ class Base:
     @cached_property
     def engine(self) -> Any:
         """What runs the network: called with pixels, from `parallel` threads at once."""
-        spec = self.spec
-        if spec.precision == "bf16" and not has_bf16():
-            raise BaseNetworkError(
-                "base.precision = 'bf16' needs a processor with AMX or AVX512-BF16, which this one has not; "
-                "use --precision f32 or auto"
-            )
         if self.settings.engine == "tensorflow":
             return self._tensorflow_engine()
         return self._kept_engine() or self._new_engine()
@@ -175,7 +175,18 @@ class Base:
     def _openvino_engine(self, data: bytes) -> Any:
         from featcache.bases.openvino import OpenVINOEngine
 
-        return OpenVINOEngine(data, self.spec, self.settings.batch_size, self.spec.precision)
+        return OpenVINOEngine(data, self.spec, self.settings.batch_size, self._possible_precision())
+
+    def _possible_precision(self) -> str:
+        if self.spec.precision == "f32" or has_bf16():
+            return self.spec.precision
+        if self._required is None:
+            raise BaseNetworkError(
+                "base.precision = 'bf16' needs a processor with AMX or AVX512-BF16, which this one has not; "
+                "use --precision f32 or auto"
+            )
+        self._note("the model was trained on bf16 features; this processor has no bf16: its base runs in f32")
+        return "f32"
 
     def _tensorflow_engine(self) -> Any:
         from featcache.bases.tensorflow import TensorFlowEngine

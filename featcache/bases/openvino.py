@@ -107,6 +107,9 @@ class OpenVINOEngine:
         self._compiled = core.compile_model(model, "CPU", wanted)
         self._batch_size = batch_size
         self._requests = threading.local()
+        # Every inference calls this, and the first call of a process initialises a static object in C++ while
+        # it gives Python's lock away: two first calls at once would wait for each other for ever.
+        openvino.Type.u8.to_dtype()
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""

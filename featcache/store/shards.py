@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def chunks_of(shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
     return (rows, *shape[1:])
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Return the versions of the packages that write a file, for whoever looks into it later."""
     return {name: version(name) for name in ("featcache", "tensorflow", "keras", "numpy", "h5py", "pillow")}
