@@ -249,27 +249,36 @@ class ShardWriter:
         self._seconds_per_shard = seconds_per_shard
         self._started = time.monotonic()
         self._keys: list[Key] = []
-        self._blocks: list[NDArray[Any]] = []
+        # one block of memory for all shards: it is filled again and again
+        self._rows: NDArray[Any] | None = None
         self.locations: dict[Key, Location] = {}
         self.seconds = 0.0
 
     def add(self, keys: list[Key], features: NDArray[Any]) -> None:
         """Add one batch: keys and features (n, ...) row by row."""
+        if self._rows is None or len(self._keys) + len(keys) > len(self._rows):
+            self._rows = self._with_room_for(len(self._keys) + len(keys), features)
+        self._rows[len(self._keys) : len(self._keys) + len(keys)] = features
         self._keys.extend(keys)
-        self._blocks.append(features)
         full = len(self._keys) >= self._rows_per_shard
         if full or time.monotonic() - self._started >= self._seconds_per_shard:
             self.publish()
 
+    def _with_room_for(self, count: int, features: NDArray[Any]) -> NDArray[Any]:
+        rows = np.empty((max(count, self._rows_per_shard), *features.shape[1:]), features.dtype)
+        if self._rows is not None:
+            rows[: len(self._keys)] = self._rows[: len(self._keys)]
+        return rows
+
     def publish(self) -> None:
         """Write what was collected as a shard, if there is anything."""
         started = time.monotonic()
-        if self._keys:
+        if self._rows is not None and self._keys:
             path = shards.write_shard(
-                self._shelf.shard_folder, self._keys, np.concatenate(self._blocks), self._shelf.base
+                self._shelf.shard_folder, self._keys, self._rows[: len(self._keys)], self._shelf.base
             )
             self.locations.update({key: Location(path.name, row) for row, key in enumerate(self._keys)})
-        self._keys, self._blocks, self._started = [], [], time.monotonic()
+        self._keys, self._started = [], time.monotonic()
         self.seconds += self._started - started
 
 
