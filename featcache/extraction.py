@@ -249,9 +249,13 @@ def ensure(photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter
         raise StoreError(plan.refusal)
     extracted = Extracted(dict(plan.reuse))
     if plan.compute:
-        by_key = {key_of(photo.digest): photo for photo in reversed(photos)}
-        _compute([by_key[key] for key in plan.compute], base, shelf, extracted, reporter)
+        _compute(_first_of_each(plan.compute, photos), base, shelf, extracted, reporter)
     return extracted
+
+
+def _first_of_each(keys: Sequence[Key], photos: Sequence[Photo]) -> list[Photo]:
+    by_key = {key_of(photo.digest): photo for photo in reversed(photos)}
+    return [by_key[key] for key in keys]
 
 
 def _plan(keys: Sequence[Key], spec: BaseSpec, store: Store, reporter: Reporter) -> tuple[Plan, Shelf]:

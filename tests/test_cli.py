@@ -33,6 +33,7 @@ SCORE_KEYS = {
         "macro_f1",
         "log_loss",
         "roc_auc",
+        "ece",
     ),
 }
 

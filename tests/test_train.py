@@ -146,7 +146,7 @@ def test_heads_json_says_what_the_result_says(train_on):
     assert set(written) == {"run", "features", "heads", "best"}
     assert set(written["heads"][0]) == {"name", "fit_seconds", "validation", "test", "model"}
     scores = {"n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "log_loss"}
-    assert set(written["heads"][0]["validation"]) == scores | {"roc_auc"}
+    assert set(written["heads"][0]["validation"]) == scores | {"roc_auc", "ece"}
 
 
 def test_every_head_is_a_model_that_predicts_the_same_after_loading(train_on):

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from featcache.heads.pooling import check_spatial, is_spatial, pool
-from featcache.heads.training import Plan, Rows, Trained, glorot_uniform, has_dropout_before, train
+from featcache.heads.feed import is_source, read_checked
+from featcache.heads.pooling import check_spatial, is_spatial, vectors_of
+from featcache.heads.program import has_dropout_before
+from featcache.heads.stack import MAX_MEMORY, fit_together
+from featcache.heads.training import Plan, Trained
 from featcache.tensorflow_runtime import keras
 
 BLOCK_ROWS = 2048
@@ -53,6 +54,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ``pooling="avg", dropout=0.2`` is GlobalAveragePooling2D, Dropout(0.2), Dense(1).
     pooling : {"flatten", "avg", "max"}, default "flatten"
         How (n, h, w, c) features become vectors; (n, c) features are taken as they are.
+    pca : int, optional
+        Train on that many main components of the pooled features, found on the training rows. The fitted
+        head takes features as ever: the projection becomes part of its first layer.
     optimizer : {"adam", "rmsprop", "sgd"}, default "adam"
         With Keras's arithmetic and constants.
     learning_rate : float, default 1e-3
@@ -103,8 +107,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "pooling": [StrOptions({"flatten", "avg", "max"})],
+        "pca": [Interval(Integral, 1, None, closed="left"), None],
         "optimizer": [StrOptions({"adam", "rmsprop", "sgd"})],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        # weights are kept divided by it, and must stay what single precision can hold
+        "learning_rate": [Interval(Real, 1e-30, None, closed="left")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -124,6 +130,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         activation: str = "relu",
         dropout: float = 0.0,
         pooling: str = "flatten",
+        pca: int | None = None,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         momentum: float = 0.0,
@@ -141,6 +148,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.activation = activation
         self.dropout = dropout
         self.pooling = pooling
+        self.pca = pca
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -154,43 +162,39 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, validation_data: tuple[Any, Any] | None = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, validation_data: Any = None, *, max_memory: int = MAX_MEMORY
+    ) -> Self:
         """Train on features `X` and labels `y`.
 
         Parameters
         ----------
-        X : array of shape (n, h, w, c) or (n, c)
+        X : array of shape (n, h, w, c) or (n, c), or a split of a feature file
+            A split is read from disk again in every epoch, in blocks of shuffled order that are shuffled
+            once more in memory, and never stands in memory as a whole.
         y : array of shape (n,)
-            Labels of any kind that sorts: strings, integers.
-        validation_data : (X, y), optional
+            Labels of any kind that sorts: strings, integers. A split brings its own.
+        validation_data : (X, y) or a split, optional
             Measured after every epoch; decides about early stopping where that is asked for.
+        max_memory : int, default 1 GiB
+            Bytes that the features of splits may take in memory at once.
 
         Raises
         ------
         ValueError
             A parameter is impossible, `X` holds NaN or infinity, or `y` has only one class.
         TrainingError
-            The loss diverged.
+            The loss diverged, or `X` has fewer components than `pca` asks for.
         """
-        self._validate_params()
-        vectors, y = self._take(X, y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            (only,) = self.classes_.tolist()
-            raise ValueError(f"a classifier needs at least 2 classes; y has one class, {only!r}")
-        random = check_random_state(self.random_state)
-        rows, validation = self._rows(vectors, labels, validation_data, random)
-        rng = np.random.default_rng(random.randint(np.iinfo(np.int32).max))
-        outputs = 1 if self._binary else len(self.classes_)
-        start = glorot_uniform(rng, [vectors.shape[1], *self._hidden, outputs])
-        self._keep(train(start, rows, validation, self._plan(), rng))
+        (error,) = fit_together([self], X, y, validation_data, max_memory=max_memory)
+        if error is not None:
+            raise error
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
         """Return logits: (n,) of the second class for two classes, else (n, k)."""
         check_is_fitted(self)
-        checked = self._check(X)
-        blocks = [self._logits(block) for block in _blocks(checked)]
+        blocks = [self._logits(block) for block in _blocks(self._check(X))]
         logits = np.concatenate(blocks)
         return logits[:, 0] if self._binary else logits
 
@@ -240,7 +244,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             layers.append(getattr(module.layers, kind[self.pooling])(name="pooling"))
         last = "sigmoid" if self._binary else "softmax"
         for depth, kernel in enumerate(self.coefs_):
-            if self.dropout > 0 and has_dropout_before(depth, len(self.coefs_)):
+            # with a pca what was dropped were components, which the model has no more
+            kept = depth > 0 or self.pca is None
+            if self.dropout > 0 and has_dropout_before(depth, len(self.coefs_)) and kept:
                 layers.append(module.layers.Dropout(self.dropout))
             is_last = depth == len(self.coefs_) - 1
             name = "output" if is_last else f"hidden_{depth + 1}"
@@ -270,31 +276,44 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _binary(self) -> bool:
         return len(self.classes_) == 2
 
-    def _plan(self) -> Plan:
-        own = {field.name for field in fields(Plan)} - {"binary", "patience"}
+    def _plan(self, binary: bool, class_weights: tuple[float, ...] | None, held_out: int) -> Plan:
+        own = {field.name for field in fields(Plan)} & set(self.get_params())
         values = {name: getattr(self, name) for name in own}
-        return Plan(binary=self._binary, patience=self.patience if self.early_stopping else None, **values)
+        patience = self.patience if self.early_stopping else None
+        return Plan(
+            **values | {"patience": patience}, binary=binary, class_weights=class_weights, held_out=held_out
+        )
 
-    def _keep(self, trained: Trained) -> None:
+    def _keep(self, trained: Trained, facts: dict[str, Any]) -> None:
+        for name, value in facts.items():
+            setattr(self, name, value)
         self.coefs_, self.intercepts_ = trained.weights[::2], trained.weights[1::2]
         self.history_ = trained.history
         self.best_epoch_ = trained.best_epoch
         self.n_iter_ = len(trained.history["loss"])
 
-    def _take(self, X: Any, y: Any) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Check training data, learn their shape and return vectors and labels."""
-        if is_spatial(X):
+    def _take(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        """Check training data, learn their shape and return features and labels."""
+        if is_source(X):
+            y = X.labels if y is None else np.asarray(y)
+            self.n_features_in_ = int(np.prod(X.shape[1:]))
+        elif is_spatial(X):
             X, y = check_X_y(check_spatial(X), y, dtype=_FLOATS, allow_nd=True, estimator=self)
             self.n_features_in_ = int(np.prod(X.shape[1:]))
         else:
             X, y = validate_data(self, X, y, dtype=_FLOATS)
         check_classification_targets(y)
         self.features_shape_ = tuple(map(int, X.shape[1:]))
-        return self._vectors(X), y
+        return X, y
 
-    def _check(self, X: Any) -> NDArray[Any]:
-        """Return `X` as finite numbers of the shape of `fit`."""
-        checked = check_spatial(X) if is_spatial(X) else validate_data(self, X, reset=False, dtype=_FLOATS)
+    def _check(self, X: Any) -> Any:
+        """Return `X` as finite numbers of the shape of `fit`; a split's are checked when they are read."""
+        if is_source(X):
+            checked = X
+        else:
+            checked = (
+                check_spatial(X) if is_spatial(X) else validate_data(self, X, reset=False, dtype=_FLOATS)
+            )
         if checked.shape[1:] != self.features_shape_:
             raise ValueError(
                 f"X has features of shape {checked.shape[1:]}, "
@@ -302,41 +321,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return checked
 
-    def _vectors(self, features: NDArray[Any]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(pool(features, self.pooling), dtype=np.float32)
-
-    def _rows(
-        self, vectors: NDArray[np.float32], labels: NDArray[Any], given: tuple[Any, Any] | None, random: Any
-    ) -> tuple[Rows, Rows | None]:
-        """Return rows to train on and, if there are any, to measure on."""
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[labels])
-        rows = Rows(vectors, labels.astype(np.int32), weights[labels].astype(np.float32))
-        if given is not None:
-            return rows, self._validation_rows(*given)
-        if not self.early_stopping:
-            return rows, None
-        train_rows, held_out = train_test_split(
-            np.arange(len(labels)), test_size=self.validation_fraction, stratify=labels, random_state=random
-        )
-        ones = np.ones(len(held_out), np.float32)
-        return Rows(*(column[train_rows] for column in rows)), Rows(
-            vectors[held_out], rows.labels[held_out], ones
-        )
-
-    def _validation_rows(self, X: Any, y: Any) -> Rows:
-        vectors, y = self._vectors(self._check(X)), np.asarray(y)
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(f"validation_data has labels that y has not: {unknown.tolist()[:5]}")
-        if y.shape != (len(vectors),):
-            raise ValueError(
-                f"validation_data has {len(vectors)} rows of features and labels of shape {y.shape}"
-            )
-        labels = np.searchsorted(self.classes_, y).astype(np.int32)
-        return Rows(vectors, labels, np.ones(len(labels), np.float32))
-
     def _logits(self, features: NDArray[Any]) -> NDArray[np.float32]:
-        signal = self._vectors(features)
+        signal = vectors_of(features, self.pooling).astype(np.float32, copy=False)
         for depth, (kernel, bias) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
             if depth:
                 signal = ACTIVATIONS[self.activation](signal)
@@ -351,6 +337,9 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
-def _blocks(features: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _blocks(features: Any) -> Iterator[NDArray[Any]]:
     for first in range(0, len(features), BLOCK_ROWS):
-        yield features[first : first + BLOCK_ROWS]
+        if is_source(features):
+            yield read_checked(features, first, min(first + BLOCK_ROWS, len(features)))
+        else:
+            yield features[first : first + BLOCK_ROWS]

@@ -36,6 +36,13 @@ def pool(features: NDArray[Any], pooling: str) -> NDArray[Any]:
     return np.asarray(features.mean(axis=(1, 2), dtype=wide))
 
 
+def vectors_of(features: NDArray[Any], pooling: str) -> NDArray[Any]:
+    """Return features (n, h, w, c) or (n, c) as rows that lie one after another, float16 or float32."""
+    vectors = pool(features, pooling)
+    dtype = np.float16 if vectors.dtype == np.float16 else np.float32
+    return np.ascontiguousarray(vectors, dtype=dtype)
+
+
 class Pool(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """The first step of every scikit-learn head: checked features in, vectors out.
 

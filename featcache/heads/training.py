@@ -1,90 +1,71 @@
-"""The training loop of the dense heads: whole epochs in one compiled TensorFlow function.
+"""Trains a stack of dense heads: same layers, same batches, settings of their own.
 
-What a compiled loop depends on is a small `Program`; everything else (sizes, data, learning rate, seeds)
-reaches it as tensors of unknown shape, so that a sweep of a hundred heads is traced only once. It keeps no
-state: weights and optimizer slots are resources of the caller, handed over by their handles.
-
-Every tensor of weights has its layer's axes last and the loop never looks at the axes before them.
+A head's numbers follow from the seed and from its own settings, never from the other heads of the stack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import TrainingError
+from featcache.heads.feed import NO_FOLD, Feed, Rows
+from featcache.heads.program import Program, compiled
 from featcache.tensorflow_runtime import tensorflow
 
-# Keras's defaults (keras.optimizers.Adam, RMSprop).
-BETA_1, BETA_2, RHO, EPSILON = 0.9, 0.999, 0.9, 1e-7
-
-_NUMBERS = ("learning_rate", "momentum", "dropout", "l2", "label_smoothing")
-"""What of a plan reaches the compiled loop as scalars."""
+BLOCK_BYTES = 12 << 20
+"""Weights and optimizer slots of the heads that are trained side by side: they should stay in the cache."""
 
 Weights = list[NDArray[np.float32]]
 """Kernel and bias of every layer in turn: (d, u1), (u1,), (u1, u2), (u2,), …"""
 
-
-class Rows(NamedTuple):
-    """Labelled features: (n, d) float32, (n,) int32 positions of the class, (n,) float32 weights."""
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    weights: NDArray[np.float32]
+Measures = Mapping[str, float]
+Losers = Callable[[int, Mapping[int, Measures]], Collection[int]]
+"""Is told, after an epoch, its number and the measures of the heads still in training; says which to stop."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. `patience` is None for training to the end and keeping the last weights."""
+    """How to train one head.
+
+    The first group of settings is shared by a stack. `patience` is None for training to the end and keeping
+    the last weights. `class_weights` are by class, None for 1. With `held_out` the head does not train
+    on the rows of that fold and is measured on them.
+    """
 
     activation: str = "relu"
     binary: bool = False
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
     momentum: float = 0.0
+    epochs: int = 20
+    batch_size: int = 32
+
+    learning_rate: float = 1e-3
     dropout: float = 0.0
     l2: float = 0.0
     label_smoothing: float = 0.0
-    epochs: int = 20
-    batch_size: int = 32
+    class_weights: tuple[float, ...] | None = None
     patience: int | None = None
-
-
-@dataclass(frozen=True)
-class Program:
-    """What a compiled loop depends on."""
-
-    layers: int
-    activation: str
-    binary: bool
-    optimizer: str
-    has_momentum: bool
-    has_dropout: bool
-    has_l2: bool
-
-    @classmethod
-    def of(cls, plan: Plan, layers: int) -> Program:
-        """Return the program that carries out `plan` with so many layers."""
-        return cls(
-            layers=layers,
-            activation=plan.activation,
-            binary=plan.binary,
-            optimizer=plan.optimizer,
-            has_momentum=plan.momentum > 0,
-            has_dropout=plan.dropout > 0,
-            has_l2=plan.l2 > 0,
-        )
+    held_out: int = NO_FOLD
 
     @property
-    def slots(self) -> int:
-        """How many optimizer tensors there are for each tensor of weights."""
-        return {"adam": 2, "rmsprop": 2, "sgd": int(self.has_momentum)}[self.optimizer]
+    def shared(self) -> tuple[Any, ...]:
+        """What is the same for all heads of a stack."""
+        return (
+            self.activation,
+            self.binary,
+            self.optimizer,
+            self.momentum,
+            self.epochs,
+            self.batch_size,
+            self.held_out == NO_FOLD,
+        )
 
 
 @dataclass
@@ -111,119 +92,81 @@ def glorot_uniform(rng: np.random.Generator, sizes: Sequence[int]) -> Weights:
 
 
 def train(
-    start: Weights, rows: Rows, validation: Rows | None, plan: Plan, rng: np.random.Generator
-) -> Trained:
-    """Train from the weights `start`; the last batch of an epoch holds what is left over.
+    start: Weights,
+    feed: Feed,
+    validation: Feed | None,
+    plans: Sequence[Plan],
+    rng: np.random.Generator,
+    losers: Losers | None = None,
+) -> list[Trained | TrainingError]:
+    """Train heads from the weights `start`; the last batch of an epoch holds what is left over.
 
     Parameters
     ----------
     start : list of float32 arrays
-        Kernel and bias of every layer; they are not changed.
-    rows, validation : Rows
-        Validation rows are measured after every epoch; with a `patience` they end the training.
-    plan : Plan
+        Kernel and bias of every layer, the same for all heads; they are not changed.
+    feed, validation : Feed
+        Validation rows are measured after every epoch; with a `patience` they end a head's training.
+        Heads that hold a fold out are measured on that.
+    plans : sequence of Plan
+        One per head; their ``shared`` parts are equal.
     rng : numpy.random.Generator
-        Gives the seeds of dropout, then one order of the rows per epoch.
+        Gives the seeds of dropout, then the order of the rows in every epoch.
+    losers : callable, optional
+        Stops heads early; they keep what they have.
 
     Returns
     -------
-    Trained
-        With the last epoch's weights, or with a `patience` those of the epoch of least ``val_loss``.
+    list of Trained or TrainingError
+        For every head what training gave, or why it failed: the loss or a weight was no longer finite.
+        The weights are the last epoch's, or with a `patience` those of the epoch of least ``val_loss``.
         ``loss`` counts class weights, label smoothing and the L2 penalty and is taken while the weights
         move, as Keras's is; ``val_loss`` counts no class weights.
-
-    Raises
-    ------
-    TrainingError
-        The loss or a weight is no longer finite.
     """
     tf = tensorflow()
-    program = Program.of(plan, layers=len(start) // 2)
-    run_epoch, evaluate = compiled(program)
-    state = _State(tf, start, program.slots)
-    data, held_out = _tensors(tf, rows), _tensors(tf, validation) if validation else None
-    numbers = _numbers(tf, plan)
+    program = program_of(plans, len(start) // 2, feed.dtype)
+    held_out = feed if program.has_folds else validation
     seeds = tf.constant(rng.integers(0, 2**31, size=program.layers, dtype=np.int32))
-    batch, steps = tf.constant(plan.batch_size), -(-len(rows.labels) // plan.batch_size)
-    watch = _Watch("val_loss" if validation else "loss", plan.patience)
-    for epoch in range(plan.epochs):
-        order = tf.constant(rng.permutation(len(rows.labels)).astype(np.int32))
-        first = tf.constant(epoch * steps)
-        measured = run_epoch(data, order, batch, first, seeds, numbers, state.weights, state.slots)
-        held = evaluate(held_out, numbers, state.weights) if held_out else {}
-        watch.note(_floats({**measured, **{f"val_{key}": value for key, value in held.items()}}), plan, state)
-        if watch.over:
+    stack = _Stack(tf, program, plans, start)
+    watch = _Watch(plans, "val_loss" if held_out else "loss")
+    to_train = _Tensors(tf)
+    to_measure = to_train if held_out is feed else _Tensors(tf)
+    step = 0
+    for epoch in range(1, plans[0].epochs + 1):
+        measured = _Sums()
+        for rows, order in feed.shuffled(rng, plans[0].batch_size):
+            for block in stack.blocks:
+                measured.add("", block, block.run_epoch(to_train(rows), order, step, seeds))
+            step += -(-len(order) // plans[0].batch_size)
+        for rows in held_out.in_order() if held_out else ():
+            for block in stack.blocks:
+                measured.add("val_", block, block.evaluate(to_measure(rows)))
+        by_head = measured.means()
+        watch.note(epoch, by_head, stack)
+        if losers is not None and watch.training:
+            watch.stop(losers(epoch, {head: by_head[head] for head in watch.training}), stack)
+        if not watch.training:
             break
-    return watch.finish(plan, state)
+        stack.keep(watch.training)
+    watch.stop(list(watch.training), stack)
+    return watch.results
 
 
-class _State:
-    """The weights and optimizer slots in TensorFlow; `weights` and `slots` are their handles."""
-
-    def __init__(self, tf: Any, start: Weights, slots: int) -> None:
-        self._variables = [tf.Variable(weight) for weight in start]
-        self._slots = [[tf.Variable(tf.zeros_like(w)) for _ in range(slots)] for w in self._variables]
-        self.weights = [variable.handle for variable in self._variables]
-        self.slots = [[slot.handle for slot in slots] for slots in self._slots]
-
-    def read(self) -> Weights:
-        return [np.array(variable.numpy()) for variable in self._variables]
-
-
-class _Watch:
-    """Keeps the history, the best epoch and, with a patience, that epoch's weights."""
-
-    def __init__(self, key: str, patience: int | None) -> None:
-        self._key, self._patience = key, patience
-        self._lowest = np.inf
-        self._trained = Trained()
-
-    def note(self, measured: dict[str, float], plan: Plan, state: _State) -> None:
-        """Take one epoch's measures down."""
-        history = self._trained.history
-        for key, value in measured.items():
-            history.setdefault(key, []).append(value)
-        if not all(np.isfinite(list(measured.values()))):
-            raise _diverged(len(history["loss"]), plan)
-        if measured[self._key] < self._lowest:
-            self._lowest = measured[self._key]
-            self._trained.best_epoch = len(history["loss"])
-            if self._patience is not None:
-                self._trained.weights = state.read()
-
-    @property
-    def over(self) -> bool:
-        """Whether the patience has run out."""
-        waited = len(self._trained.history["loss"]) - self._trained.best_epoch
-        return self._patience is not None and waited >= self._patience
-
-    def finish(self, plan: Plan, state: _State) -> Trained:
-        """Return the result, after a look at the weights: the last step moves them after its loss."""
-        if self._patience is None:
-            self._trained.weights = state.read()
-        if not all(np.isfinite(weight).all() for weight in self._trained.weights):
-            raise _diverged(len(self._trained.history["loss"]), plan)
-        return self._trained
-
-
-def _diverged(epoch: int, plan: Plan) -> TrainingError:
-    return TrainingError(
-        f"training diverged in epoch {epoch} of {plan.epochs}: the loss or a weight is no longer finite. "
-        f"The learning_rate is {plan.learning_rate:g} ({plan.optimizer}); "
-        "take a smaller one, or scale the features"
+def program_of(plans: Sequence[Plan], layers: int, dtype: np.dtype[Any]) -> Program:
+    """Return the program that carries out `plans` with so many layers."""
+    first = plans[0]
+    return Program(
+        layers=layers,
+        activation=first.activation,
+        binary=first.binary,
+        optimizer=first.optimizer,
+        has_momentum=first.momentum > 0,
+        has_dropout=any(plan.dropout > 0 for plan in plans),
+        has_l2=any(plan.l2 > 0 for plan in plans),
+        has_class_weights=any(plan.class_weights is not None for plan in plans),
+        has_folds=first.held_out != NO_FOLD,
+        features=dtype.name,
     )
-
-
-def _tensors(tf: Any, rows: Rows) -> tuple[Any, Any, Any]:
-    return tf.constant(rows.features), tf.constant(rows.labels), tf.constant(rows.weights)
-
-
-def _numbers(tf: Any, plan: Plan) -> dict[str, Any]:
-    return {name: tf.constant(getattr(plan, name), tf.float32) for name in _NUMBERS}
-
-
-def _floats(measured: dict[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in measured.items()}
 
 
 def tensorflow_loaded() -> None:
@@ -231,190 +174,262 @@ def tensorflow_loaded() -> None:
     tensorflow()
 
 
-@lru_cache(maxsize=64)
-def compiled(program: Program) -> tuple[Any, Any]:
-    """Return the functions which run an epoch and which measure, traced once for all sizes."""
-    tf = tensorflow()
-    scalar, whole = tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32)
-    data = (
-        tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None], tf.float32),
-    )
-    numbers = dict.fromkeys(_NUMBERS, scalar)
-    ints = tf.TensorSpec([None], tf.int32)
-    handle = tf.TensorSpec([], tf.resource)
-    weights = [handle] * (2 * program.layers)
-    slots = [[handle] * program.slots] * (2 * program.layers)
-    signature = [data, ints, whole, whole, ints, numbers, weights, slots]
-    run_epoch = tf.function(_epoch(tf, program), input_signature=signature, autograph=False)
-    evaluate = tf.function(_evaluate(tf, program), input_signature=[data, numbers, weights], autograph=False)
-    return run_epoch, evaluate
+# ---- heads side by side ----------------------------------------------------------------------------------
+
+_HeadState = list[list[NDArray[np.float32]]]
+"""For every tensor of weights its value, divided by the learning rate, and its optimizer slots."""
 
 
-def _epoch(tf: Any, program: Program) -> Callable[..., dict[str, Any]]:
-    update = _UPDATES[program.optimizer]
+class _Stack:
+    """The heads in blocks small enough for the processor's cache."""
 
-    def batch_step(
-        rows: Any, step: Any, seeds: Any, numbers: Any, handles: Any, slots: Any
-    ) -> tuple[Any, Any]:
-        features, labels, sample_weights = rows
-        values = _read(tf, handles)
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            logits = _forward(tf, program, values, features, numbers, seeds, step)
-            loss = _loss(tf, program, values, logits, labels, sample_weights, numbers)
-        for handle, slot, gradient in zip(handles, slots, tape.gradient(loss, values), strict=True):
-            update(tf, handle, slot, gradient, step, numbers)
-        size = tf.cast(tf.size(labels), tf.float32)
-        return loss * size, _hits(tf, program, logits, labels)
+    def __init__(self, tf: Any, program: Program, plans: Sequence[Plan], start: Weights) -> None:
+        self._tf, self._program, self._plans = tf, program, plans
+        self._size = max(1, BLOCK_BYTES // (4 * (1 + program.slots) * sum(w.size for w in start)))
+        heads = list(range(len(plans)))
+        if program.drops_features:  # neighbours of the same rate share their dropped features
+            heads.sort(key=lambda head: plans[head].dropout)
+        self.blocks = [
+            _Block(tf, program, plans, {head: self._first_state(start, head) for head in part})
+            for part in _parts(heads, self._size)
+        ]
 
-    def epoch(
-        data: Any, order: Any, batch: Any, first: Any, seeds: Any, numbers: Any, handles: Any, slots: Any
-    ) -> dict[str, Any]:
-        steps = (tf.size(order) + batch - 1) // batch
+    def _first_state(self, start: Weights, head: int) -> _HeadState:
+        rate = np.float32(self._plans[head].learning_rate)
+        return [[w / rate, *(np.zeros_like(w) for _ in range(self._program.slots))] for w in start]
 
-        def body(step: Any, loss: Any, hits: Any) -> tuple[Any, Any, Any]:
-            chosen = order[step * batch : (step + 1) * batch]
-            rows = [tf.gather(column, chosen) for column in data]
-            batch_loss, batch_hits = batch_step(rows, first + step, seeds, numbers, handles, slots)
-            return step + 1, loss + batch_loss, hits + batch_hits
+    def weights(self, heads: Collection[int]) -> dict[int, Weights]:
+        """Return the weights of some heads."""
+        found: dict[int, Weights] = {}
+        for block in self.blocks:
+            wanted = [head for head in block.heads if head in heads]
+            for head, state in block.states(wanted, values_only=True).items():
+                rate = np.float32(self._plans[head].learning_rate)
+                found[head] = [tensor[0] * rate for tensor in state]
+        return found
 
-        begin = (tf.constant(0), tf.constant(0.0), tf.constant(0.0))
-        _, loss, hits = tf.while_loop(lambda step, *_: step < steps, body, begin)
-        rows = tf.cast(tf.size(order), tf.float32)
-        return {"loss": loss / rows, "accuracy": hits / rows}
+    def keep(self, heads: Collection[int]) -> None:
+        """Go on with these heads alone, packed anew when half of the places are empty."""
+        alive = sum(head in heads for block in self.blocks for head in block.heads)
+        places = sum(len(block.heads) for block in self.blocks)
+        if 2 * alive > places:
+            return
+        states: dict[int, _HeadState] = {}
+        for block in self.blocks:
+            states |= block.states([head for head in block.heads if head in heads])
+        self.blocks = [
+            _Block(self._tf, self._program, self._plans, {head: states[head] for head in part})
+            for part in _parts(list(states), self._size)
+        ]
 
-    return epoch
+
+def _parts(heads: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut `heads` into as few parts of at most `size` as possible, of about the same length."""
+    count = -(-len(heads) // size)
+    bounds = [len(heads) * number // count for number in range(count + 1)]
+    return [heads[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _evaluate(tf: Any, program: Program) -> Callable[..., dict[str, Any]]:
-    def evaluate(data: Any, numbers: Any, handles: Any) -> dict[str, Any]:
-        features, labels, sample_weights = data
-        values = _read(tf, handles)
-        logits = _forward(tf, program, values, features)
-        loss = _loss(tf, program, values, logits, labels, sample_weights, numbers)
+class _Block:
+    """Some heads as one set of tensors, see `featcache.heads.program`.
+
+    Attributes
+    ----------
+    heads : list of int
+        Their numbers in the stack.
+    """
+
+    def __init__(
+        self, tf: Any, program: Program, plans: Sequence[Plan], states: Mapping[int, _HeadState]
+    ) -> None:
+        self.heads = list(states)
+        groups = _groups(self.heads, plans) if program.drops_features else [self.heads]
+        self._order = [head for group in groups for head in group]
+        self._drops_features = program.drops_features
+        self._run_epoch, self._evaluate = compiled(program)
+
+        def variable(tensor: int, part: int) -> Any:
+            return tf.Variable(self._packed(tensor, [[states[h][tensor][part] for h in g] for g in groups]))
+
+        parts = range(1 + program.slots)
+        self._variables = [[variable(tensor, part) for part in parts] for tensor in range(2 * program.layers)]
+        self._weights = [value.handle for value, *_ in self._variables]
+        self._slots = [[slot.handle for slot in slots] for _, *slots in self._variables]
+        self._numbers = _numbers(tf, [plans[head] for head in self._order])
+        self._batch_size = tf.constant(plans[0].batch_size)
+        self._constant = tf.constant
+
+    def run_epoch(
+        self, data: Any, order: NDArray[np.int32], step: int, seeds: Any
+    ) -> dict[int, NDArray[np.float32]]:
+        """Train on `data` in `order`; return per head the sums of loss, hits and rows."""
+        counts = (self._constant(order), self._batch_size, self._constant(step))
+        sums = self._run_epoch(data, *counts, seeds, self._numbers, self._weights, self._slots)
+        return self._by_head(sums)
+
+    def evaluate(self, data: Any) -> dict[int, NDArray[np.float32]]:
+        """Measure on `data`; return per head the sums of loss, hits and rows."""
+        return self._by_head(self._evaluate(data, self._numbers, self._weights))
+
+    def _by_head(self, sums: Sequence[Any]) -> dict[int, NDArray[np.float32]]:
+        table = np.stack([one.numpy() for one in sums], axis=1)
+        return {head: table[self._order.index(head)] for head in self.heads}
+
+    def states(self, heads: Collection[int], values_only: bool = False) -> dict[int, _HeadState]:
+        """Return copies of some heads' tensors: values and, if asked for, optimizer slots."""
+        if not heads:
+            return {}
+        count = 1 if values_only else None
+        tensors = [[part.numpy() for part in tensor[:count]] for tensor in self._variables]
         return {
-            "loss": loss,
-            "accuracy": _hits(tf, program, logits, labels) / tf.cast(tf.size(labels), tf.float32),
+            head: [[self._unpacked(i, part, head) for part in parts] for i, parts in enumerate(tensors)]
+            for head in heads
         }
 
-    return evaluate
+    def _packed(self, tensor: int, groups: Sequence[Sequence[NDArray[np.float32]]]) -> NDArray[np.float32]:
+        if tensor > 0:
+            return np.stack([one for group in groups for one in group])
+        beside = [np.concatenate(group, axis=1) for group in groups]
+        packed: NDArray[np.float32] = np.stack(beside) if self._drops_features else beside[0]
+        return packed
+
+    def _unpacked(self, tensor: int, packed: NDArray[np.float32], head: int) -> NDArray[np.float32]:
+        place = self._order.index(head)
+        if tensor > 0:
+            return packed[place].copy()
+        if not self._drops_features:
+            packed = packed[None]
+        group, member = divmod(place, len(self._order) // len(packed))
+        width = packed.shape[2] * len(packed) // len(self._order)
+        return packed[group, :, member * width : (member + 1) * width].copy()
 
 
-def _read(tf: Any, handles: Any) -> list[Any]:
-    """Read the weights; a handle has no shape, so say here that kernels and biases take turns."""
-    ranks = [[None, None], [None]] * (len(handles) // 2)
-    return [
-        tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32), rank)
-        for handle, rank in zip(handles, ranks, strict=True)
-    ]
+def _groups(heads: Sequence[int], plans: Sequence[Plan]) -> list[list[int]]:
+    """Put heads of the same dropout into groups of one size; a group too small repeats its last head.
+
+    A group costs a copy of the features with some dropped, a place in it about the same: the product.
+    """
+    by_rate: dict[float, list[int]] = defaultdict(list)
+    for head in heads:
+        by_rate[plans[head].dropout].append(head)
+    largest = max(map(len, by_rate.values()))
+
+    def cost(size: int) -> int:
+        return sum(-(-len(same) // size) for same in by_rate.values()) * (1 + size)
+
+    size = min(range(1, largest + 1), key=cost)
+    groups = [same[start : start + size] for same in by_rate.values() for start in range(0, len(same), size)]
+    return [group + group[-1:] * (size - len(group)) for group in groups]
 
 
-def _forward(
-    tf: Any,
-    program: Program,
-    values: Any,
-    features: Any,
-    numbers: Any = None,
-    seeds: Any = None,
-    step: Any = None,
-) -> Any:
-    """Return logits; with `seeds` for training, that is with dropout."""
-    activate = activations(tf)[program.activation]
-    signal = features
-    for layer in range(program.layers):
-        if program.has_dropout and seeds is not None and has_dropout_before(layer, program.layers):
-            signal = _drop(tf, signal, numbers["dropout"], tf.stack([seeds[layer], step]))
-        signal = tf.matmul(signal, values[2 * layer]) + values[2 * layer + 1]
-        if layer < program.layers - 1:
-            signal = activate(signal)
-    return signal
+def _numbers(tf: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+    own = ("learning_rate", "dropout", "l2", "label_smoothing")
+    numbers = {name: tf.constant([getattr(plan, name) for plan in plans], tf.float32) for name in own}
+    classes = max(len(plan.class_weights or ()) for plan in plans)
+    weights = [plan.class_weights or (1.0,) * classes for plan in plans]
+    return numbers | {
+        "momentum": tf.constant(plans[0].momentum, tf.float32),
+        "class_weights": tf.reshape(tf.constant(weights, tf.float32), [len(plans), classes]),
+        "held_out": tf.constant([plan.held_out for plan in plans], tf.int32),
+    }
 
 
-def has_dropout_before(layer: int, layers: int) -> bool:
-    """Say where dropout acts: on what every hidden layer gives; on the features when there is none."""
-    return layer > 0 or layers == 1
+class _Tensors:
+    """Makes rows TensorFlow's; rows that come again, as those in memory do, are not copied again."""
+
+    def __init__(self, tf: Any) -> None:
+        self._tf = tf
+        self._rows: Rows | None = None
+        self._tensors: tuple[Any, ...] = ()
+
+    def __call__(self, rows: Rows) -> tuple[Any, ...]:
+        if rows is not self._rows:
+            self._rows, self._tensors = rows, ()  # the old ones go before the new ones come
+            self._tensors = tuple(self._tf.constant(column) for column in rows)
+        return self._tensors
 
 
-def activations(tf: Any) -> dict[str, Any]:
-    """Return TensorFlow's activations under Keras's names."""
-    names = ("relu", "elu", "gelu", "silu", "sigmoid", "tanh")
-    return {name: getattr(tf.nn, name) for name in names}
+# ---- what is kept of an epoch ----------------------------------------------------------------------------
 
 
-def _drop(tf: Any, signal: Any, rate: Any, seed: Any) -> Any:
-    kept = tf.random.stateless_uniform(tf.shape(signal), seed, alg="philox") >= rate
-    return tf.where(kept, signal / (1.0 - rate), 0.0)
+class _Sums:
+    """Adds up what the pieces of an epoch gave."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[int, NDArray[np.float64]]] = defaultdict(dict)
+
+    def add(self, prefix: str, block: _Block, sums: Mapping[int, NDArray[np.float32]]) -> None:
+        """Add one piece's sums of loss, hits and rows."""
+        for head, values in sums.items():
+            self._sums[prefix][head] = self._sums[prefix].get(head, 0.0) + values.astype(np.float64)
+
+    def means(self) -> dict[int, dict[str, float]]:
+        """Return loss and accuracy by head."""
+        by_head: dict[int, dict[str, float]] = defaultdict(dict)
+        for prefix, sums in self._sums.items():
+            for head, (loss, hits, rows) in sums.items():
+                by_head[head][f"{prefix}loss"] = float(loss / max(rows, 1.0))
+                by_head[head][f"{prefix}accuracy"] = float(hits / max(rows, 1.0))
+        return by_head
 
 
-def _loss(
-    tf: Any, program: Program, values: Any, logits: Any, labels: Any, sample_weights: Any, numbers: Any
-) -> Any:
-    """Cross-entropy on logits, averaged over the rows as Keras does (not over the sum of their weights)."""
-    each = _cross_entropy(tf, program, logits, labels, numbers["label_smoothing"])
-    loss = tf.reduce_mean(each * sample_weights)
-    if not program.has_l2:
-        return loss
-    return loss + numbers["l2"] * tf.add_n([tf.reduce_sum(kernel * kernel) for kernel in values[::2]])
+class _Watch:
+    """Keeps, per head, the history, the best epoch and, with a patience, that epoch's weights.
 
+    Attributes
+    ----------
+    training : dict
+        The heads still in training, by number.
+    results : list of Trained or TrainingError
+    """
 
-def _cross_entropy(tf: Any, program: Program, logits: Any, labels: Any, smoothing: Any) -> Any:
-    if program.binary:
-        targets = tf.cast(labels, tf.float32) * (1.0 - smoothing) + smoothing / 2.0
-        return tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits[:, 0])
-    classes = tf.shape(logits)[-1]
-    targets = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / tf.cast(classes, tf.float32)
-    return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    def __init__(self, plans: Sequence[Plan], key: str) -> None:
+        self._plans, self._key = plans, key
+        self._lowest = [np.inf] * len(plans)
+        self.training = {head: Trained() for head in range(len(plans))}
+        self.results: list[Trained | TrainingError] = list(self.training.values())
 
+    def note(self, epoch: int, measured: Mapping[int, Measures], stack: _Stack) -> None:
+        """Take one epoch's measures down; end the heads that diverged or whose patience has run out."""
+        for head, trained in self.training.items():
+            for key, value in measured[head].items():
+                trained.history.setdefault(key, []).append(value)
+        self._note_best(epoch, measured, stack)
+        for head in list(self.training):
+            if not all(np.isfinite(list(measured[head].values()))):
+                self._fail(head)
+        self.stop([head for head in self.training if self._has_waited(head, epoch)], stack)
 
-def _hits(tf: Any, program: Program, logits: Any, labels: Any) -> Any:
-    if program.binary:
-        said = tf.cast(logits[:, 0] > 0.0, tf.int32)
-    else:
-        said = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return tf.reduce_sum(tf.cast(said == labels, tf.float32))
+    def _note_best(self, epoch: int, measured: Mapping[int, Measures], stack: _Stack) -> None:
+        better = [h for h in self.training if measured[h][self._key] < self._lowest[h]]
+        for head in better:
+            self._lowest[head], self.training[head].best_epoch = measured[head][self._key], epoch
+        for head, weights in stack.weights([h for h in better if self._patience(h) is not None]).items():
+            self.training[head].weights = weights
 
+    def _patience(self, head: int) -> int | None:
+        return self._plans[head].patience
 
-def _adam(tf: Any, handle: Any, slots: Any, gradient: Any, step: Any, numbers: Any) -> None:
-    """Kingma and Ba, arXiv 1412.6980, in the form before section 2.1: epsilon is not bias-corrected."""
-    time = tf.cast(step + 1, tf.float32)
-    tf.raw_ops.ResourceApplyAdam(
-        var=handle,
-        m=slots[0],
-        v=slots[1],
-        beta1_power=tf.pow(BETA_1, time),
-        beta2_power=tf.pow(BETA_2, time),
-        lr=numbers["learning_rate"],
-        beta1=BETA_1,
-        beta2=BETA_2,
-        epsilon=EPSILON,
-        grad=gradient,
-    )
+    def _has_waited(self, head: int, epoch: int) -> bool:
+        patience = self._patience(head)
+        return patience is not None and epoch - self.training[head].best_epoch >= patience
 
+    def stop(self, heads: Collection[int], stack: _Stack) -> None:
+        """End the training of some heads; without a patience they keep the weights of now."""
+        unread = [head for head in heads if self._patience(head) is None]
+        for head, weights in stack.weights(unread).items():
+            self.training[head].weights = weights
+        for head in heads:
+            # the last step moves the weights after its loss
+            if all(np.isfinite(weight).all() for weight in self.training[head].weights):
+                del self.training[head]
+            else:
+                self._fail(head)
 
-def _rmsprop(tf: Any, handle: Any, slots: Any, gradient: Any, step: Any, numbers: Any) -> None:
-    """The kernel divides by sqrt(mean square + epsilon): epsilon inside of the root, as Keras 3 has it."""
-    tf.raw_ops.ResourceApplyRMSProp(
-        var=handle,
-        ms=slots[0],
-        mom=slots[1],
-        lr=numbers["learning_rate"],
-        rho=RHO,
-        momentum=numbers["momentum"],
-        epsilon=EPSILON,
-        grad=gradient,
-    )
-
-
-def _sgd(tf: Any, handle: Any, slots: Any, gradient: Any, step: Any, numbers: Any) -> None:
-    rate = numbers["learning_rate"]
-    if not slots:
-        tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=rate, delta=gradient)
-        return
-    tf.raw_ops.ResourceApplyKerasMomentum(
-        var=handle, accum=slots[0], lr=rate, grad=gradient, momentum=numbers["momentum"]
-    )
-
-
-_UPDATES: dict[str, Callable[..., None]] = {"adam": _adam, "rmsprop": _rmsprop, "sgd": _sgd}
+    def _fail(self, head: int) -> None:
+        plan, epoch = self._plans[head], len(self.training.pop(head).history["loss"])
+        self.results[head] = TrainingError(
+            f"training diverged in epoch {epoch} of {plan.epochs}: the loss or a weight is no longer finite. "
+            f"The learning_rate is {plan.learning_rate:g} ({plan.optimizer}); "
+            "take a smaller one, or scale the features"
+        )

@@ -50,6 +50,90 @@ def best_sentence(training: Training) -> str:
     return f"{text}\nModel: {best.model}"
 
 
+def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:
+    """Return how many photos of each class were taken for which; the right ones are bold.
+
+    Parameters
+    ----------
+    scores : dict
+        As `featcache.metrics.full_scores` gives them.
+    classes : sequence of k names
+        In the order of the scores' classes.
+
+    Returns
+    -------
+    rich.table.Table
+        A row per true class, a column per predicted class under the class's number. Of more than ten classes
+        only the ten with the lowest F1, and a column for what was taken for any of the others.
+    """
+    shown = _shown_classes(scores)
+    title = f"confusion{_selection(scores)}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    table.add_column(_one_line("true ↓ predicted →"))
+    for name in (*(str(i + 1) for i in shown), *(["others"] if len(classes) > len(shown) else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i in shown:
+        counts = scores["confusion"][i]
+        cells = [Text(_count(counts[j]), style="bold" if i == j else "") for j in shown]
+        others = Text(_count(sum(counts) - sum(counts[j] for j in shown)))
+        table.add_row(_one_line(f"{i + 1} {classes[i]}"), *[*cells, others][: len(table.columns) - 1])
+    return table
+
+
+def classes_table(scores: dict[str, Any], classes: Sequence[str] | None = None) -> Table:
+    """Return one row per class with its photos, precision, recall and F1.
+
+    Parameters
+    ----------
+    scores : dict
+        As `featcache.metrics.full_scores` gives them.
+    classes : sequence of k names, optional
+        In the order of the scores' classes; default: the labels in the scores.
+
+    Returns
+    -------
+    rich.table.Table
+        Of more than ten classes only the ten with the lowest F1, the lowest first.
+    """
+    title = f"scores by class{_selection(scores)}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("class")
+    for name in ("photos", "precision", "recall", "F1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i in _shown_classes(scores):
+        one = scores["per_class"][i]
+        name = str(one["class"] if classes is None else classes[i])
+        shares = percent(one["precision"]), percent(one["recall"]), number(one["f1"])
+        table.add_row(_one_line(f"{i + 1} {name}"), f"{one['n']:,}", *shares)
+    return table
+
+
+_MOST_CLASSES = 10
+"""A table of 80 columns has no room for more."""
+
+
+def _shown_classes(scores: dict[str, Any]) -> list[int]:
+    """Return the positions of all classes, or of the worst when there are too many."""
+    f1 = [1.0 if one["f1"] is None else one["f1"] for one in scores["per_class"]]
+    if len(f1) <= _MOST_CLASSES:
+        return list(range(len(f1)))
+    return sorted(range(len(f1)), key=f1.__getitem__)[:_MOST_CLASSES]
+
+
+def _selection(scores: dict[str, Any]) -> str:
+    """Say in a title that only some classes are shown."""
+    k = len(scores["per_class"])
+    return f", worst {_MOST_CLASSES} of {k} by F1" if k > _MOST_CLASSES else ""
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _count(n: int) -> str:
+    return str(n) if n else "·"
+
+
 def extraction_sentence(extraction: Extraction) -> str:
     """Say what stage 1 did."""
     speed = f" at {extraction.images_per_second:,.1f} images/s" if extraction.computed else ""

@@ -34,7 +34,7 @@ class Plan:
     reuse : mapping of Key to Location
         Rows that are there.
     compute : tuple of Key
-        Rows to compute, each once, in the order they were asked for.
+        Rows to compute, each once, in the order they were asked for, but first those behind what is there.
     row_bytes : int
         Size of one row's features.
     refusal : str or None
@@ -77,10 +77,21 @@ def make_plan(
         Why the store cannot be written, if so.
     """
     distinct = list(dict.fromkeys(wanted))
-    compute = tuple(key for key in distinct if key not in present)
+    compute = tuple(_continued(distinct, present))
     reuse = {key: present[key] for key in distinct if key in present}
     plan = Plan(reuse, compute, row_bytes)
     return Plan(reuse, compute, row_bytes, _refusal(plan, free_bytes, not_writable))
+
+
+def _continued(wanted: Sequence[Key], present: Mapping[Key, Location]) -> list[Key]:
+    """Return the missing keys, those behind the last present one first.
+
+    Rows are published in order, so what is missing before it could not be decoded by the run that
+    stopped there. Coming last, it leaves the others in the batches that they would have been in: with
+    TensorFlow the last bits of a row depend on its place in the batch.
+    """
+    reached = max((place for place, key in enumerate(wanted) if key in present), default=-1) + 1
+    return [key for key in (*wanted[reached:], *wanted[:reached]) if key not in present]
 
 
 def _refusal(plan: Plan, free_bytes: int, not_writable: str | None) -> str | None:

@@ -14,6 +14,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.heads import training
 from featcache.heads.dense import DenseHead
+from featcache.heads.feed import InMemory, Rows
+from featcache.heads.program import compiled
 
 
 def blobs(classes, n=120, seed=0):
@@ -186,17 +188,14 @@ def test_it_works_in_a_grid_search():
     assert search.best_score_ > 0.95
 
 
-def test_heads_of_all_sizes_share_one_compiled_loop():
+def test_heads_of_all_sizes_and_stacks_of_all_heights_share_one_compiled_loop():
     plan = training.Plan(binary=True, epochs=1)
     rng = np.random.default_rng(0)
-    for n, d in ((20, 3), (33, 7), (70, 5)):
-        rows = training.Rows(
-            rng.normal(size=(n, d)).astype(np.float32),
-            np.arange(n, dtype=np.int32) % 2,
-            np.ones(n, np.float32),
-        )
-        training.train(training.glorot_uniform(rng, [d, n, 1]), rows, rows, plan, rng)
-    loops = training.compiled(training.Program.of(plan, layers=2))
+    for n, d, heads in ((20, 3, 1), (33, 7, 4), (70, 5, 2)):
+        y = np.arange(n, dtype=np.int32) % 2
+        feed = InMemory(Rows.of(rng.normal(size=(n, d)).astype(np.float32), y))
+        training.train(training.glorot_uniform(rng, [d, n, 1]), feed, feed, [plan] * heads, rng)
+    loops = compiled(training.program_of([plan], 2, feed.dtype))
     assert [loop.experimental_get_tracing_count() for loop in loops] == [1, 1]
 
 
@@ -252,12 +251,20 @@ def test_training_steps_are_those_of_keras(name, binary):
     rng = np.random.default_rng(0)
     X, outputs = rng.normal(size=(40, 6)).astype(np.float32), 1 if binary else 3
     y = rng.integers(0, 2 if binary else 3, 40).astype(np.int32)
-    weights = np.array([0.5, 2.0, 1.0], np.float32)[y]
+    class_weights = (0.5, 2.0, 1.0)[: 2 if binary else 3]
+    weights = np.array(class_weights, np.float32)[y]
     start = training.glorot_uniform(rng, [6, 5, outputs])
     plan = training.Plan(
-        binary=binary, learning_rate=0.01, l2=0.01, label_smoothing=0.1, epochs=2, batch_size=16, **ours
+        binary=binary,
+        learning_rate=0.01,
+        l2=0.01,
+        label_smoothing=0.1,
+        class_weights=class_weights,
+        epochs=2,
+        batch_size=16,
+        **ours,
     )
-    trained = training.train(start, training.Rows(X, y, weights), None, plan, InOrder())
+    (trained,) = training.train(start, InMemory(Rows.of(X, y)), None, [plan], InOrder())
 
     penalty = keras.regularizers.L2(0.01)
     dense = [

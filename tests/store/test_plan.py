@@ -23,6 +23,12 @@ def test_rows_are_computed_in_the_order_they_were_asked_for():
     assert [key.digest[0] for key in make_plan(wanted, {}, 1, GB).compute] == [5, 3, 9, 1]
 
 
+def test_a_run_that_continues_leaves_what_could_not_be_decoded_before_for_the_end():
+    wanted = [Key(bytes([n]) * 32, 0) for n in range(8)]
+    done = {key: Location("a.h5", row) for row, key in enumerate(wanted[:5]) if row != 2}
+    assert [key.digest[0] for key in make_plan(wanted, done, 1, GB).compute] == [5, 6, 7, 2]
+
+
 def test_another_view_is_another_row():
     plain, flipped = Key(b"x" * 32, 0), Key(b"x" * 32, 1)
     plan = make_plan([plain, flipped], {plain: Location("a.h5", 0)}, 1, GB)

@@ -1,0 +1,185 @@
+"""How labelled features reach the training loop: from memory in one piece, or from disk in many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.heads.pooling import pool
+
+NO_FOLD = -1
+
+# Bytes of features that are read in one go. The rows in between come in their order on disk: many such blocks
+# make a buffer, and the buffer is shuffled.
+_BLOCK_BYTES = 1 << 20
+
+
+class Rows(NamedTuple):
+    """Labelled features: (n, d) float32 or float16, (n,) int32 positions of the class, (n,) int32 folds."""
+
+    features: NDArray[Any]
+    labels: NDArray[np.int32]
+    folds: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, features: NDArray[Any], labels: NDArray[Any], folds: NDArray[Any] | None = None) -> Rows:
+        """Return rows; without `folds` none of them belongs to one."""
+        folds = np.full(len(labels), NO_FOLD) if folds is None else folds
+        return cls(features, labels.astype(np.int32), folds.astype(np.int32))
+
+
+class Feed(Protocol):
+    """Gives labelled features to the training loop.
+
+    Attributes
+    ----------
+    rows : int
+    width : int
+        Numbers per row.
+    dtype : numpy dtype
+        float32 or float16.
+    """
+
+    rows: int
+    width: int
+    dtype: np.dtype[Any]
+
+    def shuffled(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
+        """Give all rows once, in pieces, each with the order in which to take its rows.
+
+        All pieces but the last hold whole batches.
+        """
+
+    def in_order(self) -> Iterator[Rows]:
+        """Give all rows once, in pieces."""
+
+
+class InMemory:
+    """All rows as one piece."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.rows, self.width = rows.features.shape
+        self.dtype = rows.features.dtype
+
+    def shuffled(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
+        """Give the rows and a new order of all of them."""
+        yield self._rows, rng.permutation(self.rows).astype(np.int32)
+
+    def in_order(self) -> Iterator[Rows]:
+        """Give the rows."""
+        yield self._rows
+
+
+class Source(Protocol):
+    """Labelled features on disk, such as a split of a feature file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, h, w, c) or (n, c)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float16."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,)."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Read the features of rows `start` to `stop`, excluded."""
+
+
+def is_source(X: Any) -> bool:
+    """Say whether `X` is a `Source` and no array."""
+    return hasattr(X, "read") and hasattr(X, "labels")
+
+
+def read_checked(source: Source, start: int, stop: int) -> NDArray[Any]:
+    """Read features and refuse those that are no numbers.
+
+    Raises
+    ------
+    ValueError
+        They hold NaN or infinity.
+    """
+    features = source.read(start, stop)
+    if not np.isfinite(features).all():
+        raise ValueError(f"X contains NaN or infinity in the rows {start} to {stop - 1}")
+    return features
+
+
+class Streamed:
+    """Features that are larger than memory: a thread reads ahead what the next piece needs.
+
+    Every epoch shuffles the list of blocks, reads them in that order into a buffer and shuffles the
+    buffer; so rows meet other rows in every epoch, although the disk is read in stretches.
+
+    Parameters
+    ----------
+    source : Source
+    labels : array of shape (n,)
+        Positions of the class.
+    pooling : {"flatten", "avg", "max"}
+    max_memory : int
+        Bytes that features may take at once: the piece in training, TensorFlow's copy of it, the
+        next one, and blocks on their way.
+    """
+
+    def __init__(self, source: Source, labels: NDArray[Any], pooling: str, max_memory: int) -> None:
+        self._source, self._pooling = source, pooling
+        self._labels = labels.astype(np.int32)
+        sample = self._read(0, 1)
+        self.rows, self.width, self.dtype = len(source), sample.shape[1], sample.dtype
+        on_disk = int(np.prod(source.shape[1:])) * source.dtype.itemsize
+        self._block = max(1, _BLOCK_BYTES // on_disk)
+        self._buffer = (
+            max(1, int(max_memory) // (4 * self.width * self.dtype.itemsize * self._block)) * self._block
+        )
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        return pool(read_checked(self._source, start, stop), self._pooling)
+
+    def shuffled(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
+        """Give pieces of whole batches; what is left of a piece goes in front of the next one."""
+        starts = rng.permutation(np.arange(0, self.rows, self._block))
+        left: Rows | None = None
+        for rows, is_last in self._pieces(starts):
+            if left is not None:
+                rows = Rows(*(np.concatenate(pair) for pair in zip(left, rows, strict=True)))
+            order = rng.permutation(len(rows.labels)).astype(np.int32)
+            whole = len(order) if is_last else len(order) // batch_size * batch_size
+            left = Rows(*(column[order[whole:]] for column in rows))
+            yield rows, order[:whole]
+
+    def in_order(self) -> Iterator[Rows]:
+        """Give all rows in their order."""
+        for rows, _ in self._pieces(np.arange(0, self.rows, self._block)):
+            yield rows
+
+    def _pieces(self, starts: NDArray[Any]) -> Iterator[tuple[Rows, bool]]:
+        """Give the blocks' rows, a buffer full at a time, and whether they are the last."""
+        per_piece = self._buffer // self._block
+        parts = [starts[first : first + per_piece] for first in range(0, len(starts), per_piece)]
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._gathered, parts[0])
+            for following in [*parts[1:], None]:
+                rows = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(self._gathered, following)
+                yield rows, following is None
+
+    def _gathered(self, starts: NDArray[Any]) -> Rows:
+        spans = [(start, min(start + self._block, self.rows)) for start in starts]
+        features = np.empty((sum(stop - start for start, stop in spans), self.width), self.dtype)
+        at = 0
+        for start, stop in spans:
+            features[at : at + stop - start] = self._read(start, stop)
+            at += stop - start
+        return Rows.of(features, np.concatenate([self._labels[start:stop] for start, stop in spans]))
