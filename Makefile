@@ -10,7 +10,7 @@ SAMPLE := data/digits
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sample features heads test test-all lint format bench clean
+.PHONY: help setup sample features heads sweep test test-all lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ features: $(SAMPLE)  ## stage 1: photos -> features.h5
 heads: $(SAMPLE)  ## stage 2: features.h5 -> trained heads, scored
 	$(BIN)/featcache heads $(RECIPE) $(ARGS)
 
+sweep: $(SAMPLE)  ## stage 2b: features.h5 -> the best of many heads; run again, it goes on
+	$(BIN)/featcache sweep $(RECIPE) $(ARGS)
+
 test: $(VENV)/.installed  ## run the tests
 	$(BIN)/python -m pytest
 
@@ -52,6 +55,7 @@ format: $(VENV)/.installed  ## put the code into the house's format
 
 bench: $(VENV)/.installed  ## measure speed, memory and start-up beside what is run otherwise (ARGS=--quick)
 	$(BIN)/python -m benchmarks.extraction $(ARGS)
+	$(BIN)/python -m benchmarks.heads $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.memory $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.startup $(filter --quick,$(ARGS))
 

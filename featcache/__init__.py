@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from featcache.extraction import Extraction as Extraction
     from featcache.extraction import extract as extract
     from featcache.heads.dense import DenseHead as DenseHead
+    from featcache.heads.keras_head import KerasHead as KerasHead
     from featcache.model import Model as Model
     from featcache.recipe import Recipe as Recipe
+    from featcache.search.sweep import run_sweep as run_sweep
     from featcache.store.feature_file import Features as Features
     from featcache.store.feature_file import pack as pack
     from featcache.train import train_heads as train_heads
@@ -31,10 +33,12 @@ _HOMES = {
     "FeatcacheError": "errors",
     "FeatureExtractor": "transformer",
     "Features": "store.feature_file",
+    "KerasHead": "heads.keras_head",
     "Model": "model",
     "Recipe": "recipe",
     "extract": "extraction",
     "pack": "store.feature_file",
+    "run_sweep": "search.sweep",
     "train_heads": "train",
 }
 

@@ -72,6 +72,12 @@ def _recipe(
 Load: TypeAlias = "functools.partial[Recipe]"
 
 
+def _load_with(load: Load, overrides: dict[str, int | None]) -> "Recipe":
+    """Read the recipe with a command's own options, which override what `--set` says."""
+    asked = [f"{key}={value}" for key, value in overrides.items() if value is not None]
+    return load(set_=[*(load.keywords["set_"] or []), *asked])
+
+
 def _takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `_recipe` in place of its first parameter, `_recipe` bound to them."""
     shared = inspect.signature(_recipe).parameters
@@ -122,11 +128,16 @@ def heads(
         list[str] | None,
         typer.Option("--head", metavar="NAME", help="Train only this head; may be repeated."),
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Score by cross-validation with so many folds.", show_default=False)
+    ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Show the best head's scores by class.")] = False,
     profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
     """Stage 2: train the recipe's heads on the features and score them; stage 1 runs first where needed."""
-    recipe = load().with_heads(head) if head else load()
+    recipe = _load_with(load, {"data.folds": folds})
+    recipe = recipe.with_heads(head) if head else recipe
     with _working(as_json) as (reporter, out):
         from featcache.train import train_heads
 
@@ -138,6 +149,32 @@ def heads(
 
     _print_extraction(training.extraction, profile)
     _print("", tables.heads_table(training), "", tables.best_sentence(training))
+    if details:
+        for table in tables.details_tables(training):
+            _print("", table)
+
+
+@app.command()
+@_takes_recipe
+def sweep(
+    load: Load,
+    trials: Annotated[int | None, typer.Option(help="How many heads to try, earlier runs included.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Stage 2b: search for the best head, as the recipe's [sweep] says; ended and run again, it goes on."""
+    recipe = _load_with(load, {"sweep.trials": trials})
+    with _working(as_json) as (reporter, out):
+        from featcache.search.sweep import run_sweep
+
+        result = run_sweep(recipe, reporter)
+    if as_json:
+        _print_json(result.to_json(), out)
+        return
+    from featcache.report import leaderboard
+
+    _print_extraction(result.extraction, profile=False)
+    _print("", leaderboard.leaderboard_table(result.leaderboard), leaderboard.foot(result.leaderboard))
+    _print("", leaderboard.best_sentence(result))
 
 
 @app.command()

@@ -278,7 +278,8 @@ def _announce(plan: Plan, asked: int, reporter: Reporter) -> None:
 def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted, reporter: Reporter) -> None:
     started = time.perf_counter()
     reporter.advance("computing", 0, len(photos))
-    writer = shelf.writer(_rows_per_shard(base.spec.row_bytes, base.settings.batch_size), _SHARD_SECONDS)
+    rows_per_shard = _rows_per_shard(base.spec.row_bytes, base.settings.batch_size)
+    writer = shelf.writer(rows_per_shard, _SHARD_SECONDS, extracted.locations)
     workers = Seconds()
     done = 0
     try:
@@ -293,7 +294,6 @@ def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted
         # an interrupted run keeps its whole batches, too
         writer.publish()
     reporter.advance("computing", len(photos), len(photos))
-    extracted.locations.update(writer.locations)
     extracted.computed = done
     wall = time.perf_counter() - started
     extracted.profile = Profile.of(workers, writer.seconds, base.prepare_seconds, wall, base.parallel)

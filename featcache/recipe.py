@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from featcache.errors import RecipeError, did_you_mean
 Share = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
 Size = Annotated[int, Field(ge=8, le=4096, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 def _as_pair(value: Any) -> Any:
@@ -59,6 +61,7 @@ class DataSettings(_Section):
 
     Exactly one of ``root`` (class folders, or ``train/`` with ``validation/`` and ``test/``),
     ``manifest`` (a CSV file with ``path,label`` and optionally ``split``) and ``train`` is given.
+    With ``folds`` heads are scored by cross-validation on the photos of train and validation together.
     """
 
     root: Path | None = None
@@ -71,6 +74,7 @@ class DataSettings(_Section):
     test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
     seed: Seed = 0
     strict: StrictBool = False
+    folds: Annotated[int, Field(ge=2, le=100, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -103,14 +107,20 @@ class BaseSettings(_Section):
 
 
 class HeadSettings(BaseModel):
-    """One head: ``type`` is "dense" or a scikit-learn classifier; further keys are its parameters."""
+    """One head: ``type`` is "dense" or a scikit-learn classifier; further keys are its parameters.
+
+    ``pooling``, ``pca`` (so many main components of the pooled features) and ``scale`` come before the
+    classifier; ``calibrate`` fits its probabilities to the validation photos.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     type: str
     name: str | None = None
     pooling: Literal["flatten", "avg", "max"] = "flatten"
+    pca: Annotated[int, Field(ge=1, strict=True)] | None = None
     scale: StrictBool | Literal["auto"] = "auto"
+    calibrate: Literal["none", "temperature"] = "none"
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -134,6 +144,157 @@ DEFAULT_HEADS: tuple[dict[str, Any], ...] = (
 )
 
 
+_MOST_STEPS = 100_000
+
+
+class Range(_Section):
+    """Numbers from ``low`` to ``high``, both included; whole numbers when low, high and step are whole."""
+
+    low: Number
+    high: Number
+    log: StrictBool = False
+    step: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low!r} is above high = {self.high!r}; exchange them")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low!r} with log = true; a logarithm needs low above 0")
+        if self.log and self.step is not None:
+            raise ValueError(f"step = {self.step!r} with log = true; give one of them")
+        if self.step is not None and (self.high - self.low) / self.step > _MOST_STEPS:
+            raise ValueError(
+                f"step = {self.step!r} makes more than {_MOST_STEPS:,} steps; take a greater one"
+            )
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the range is of whole numbers."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
+
+    @property
+    def values(self) -> Sequence[int | float] | None:
+        """All numbers of the range, in order; None when there is one between any two."""
+        if self.is_whole:
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if self.step is None:
+            return None
+        # in decimals, so that 0.1 to 0.3 by 0.1 has 0.3
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
+        return [float(low + number * step) for number in range(int((high - low) / step) + 1)]
+
+
+def _as_parameter(value: Any) -> Any:
+    """Read a table with keys of a range as one; any other value stays as it is."""
+    known = list(Range.model_fields)
+    if not isinstance(value, Mapping) or not set(known) & set(value):
+        return value
+    for key in value:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r} in a range; it takes {', '.join(known)}")
+    for key in ("low", "high"):
+        if key not in value:
+            raise ValueError(f"a range needs low and high; {key} is missing")
+    try:
+        return Range.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(_explain_range(error)) from None
+
+
+def _explain_range(error: ValidationError) -> str:
+    # of a value that is neither, pydantic says first that it is no integer, last that it is no number
+    one: dict[str, Any] = dict(error.errors()[-1])
+    message = str(one["msg"]).removeprefix("Value error, ")
+    if not one["loc"]:
+        return message
+    return f"{one['loc'][0]} = {one['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+class SpaceSettings(BaseModel):
+    """One kind of head that a sweep searches: ``type`` as in a head, further keys are its parameters.
+
+    A plain value is fixed, a list is a choice of its members (lists in it are choices too, as for
+    ``units = [[], [128], [256, 64]]``; an empty list is a plain value), a table with ``low`` and ``high``
+    is a `Range`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_as_parameter)]] = Field(init=False)
+
+    type: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is said of each parameter, by name."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _choices_differ(self) -> SpaceSettings:
+        for key in ("name", "calibrate"):
+            if key in self.parameters:
+                raise ValueError(f"{key} is no parameter of a sweep; a head in [[heads]] takes it")
+        for key, value in self.parameters.items():
+            members = value if isinstance(value, list) else []
+            twice = [member for at, member in enumerate(members) if member in members[:at]]
+            if twice:
+                raise ValueError(f"{key} = {value!r} has {twice[0]!r} twice; say each choice once")
+        return self
+
+
+_LEARNING: dict[str, Any] = {
+    "type": "dense",
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "dropout": {"low": 0.0, "high": 0.6},
+    "l2": {"low": 1e-6, "high": 1e-2, "log": True},
+}
+DEFAULT_SPACE: dict[str, dict[str, Any]] = {
+    "logistic": {
+        "type": "LogisticRegression",
+        "C": {"low": 1e-3, "high": 10.0, "log": True},
+        "max_iter": 1000,
+    },
+    "linear": {**_LEARNING, "units": []},
+    "dense": {**_LEARNING, "units": [[128], [256]]},
+}
+DEFAULT_TRIALS = 50
+
+
+class SweepSettings(_Section):
+    """The search over heads: how long, by which score on validation, and among what.
+
+    Without ``trials`` a grid is searched whole, and anything else with `DEFAULT_TRIALS` trials. Without
+    ``seed`` the recipe's is used.
+    """
+
+    trials: Annotated[int, Field(ge=1, strict=True)] | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc"] = "accuracy"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
+    seed: Seed | None = None
+    space: Annotated[dict[str, SpaceSettings], Field(min_length=1)] = Field(
+        default=DEFAULT_SPACE, validate_default=True
+    )
+
+    @model_validator(mode="after")
+    def _names_and_grid(self) -> SweepSettings:
+        for name, head in self.space.items():
+            _check_name(name)
+            for key, value in head.parameters.items():
+                if self.sampler == "grid" and isinstance(value, Range) and value.values is None:
+                    raise ValueError(
+                        f"sampler = 'grid' cannot try all of space.{name}.{key} = {{low = {value.low!r}, "
+                        f"high = {value.high!r}}}; give it a step or a list, or take sampler = 'tpe'"
+                    )
+        return self
+
+
+def _check_name(name: str) -> None:
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        raise ValueError(f"head name {name!r} must be made of letters, digits, '-', '_' and '.'")
+
+
 def default_cache() -> Path:
     """Return the folder of the store: ``$FEATCACHE_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("FEATCACHE_CACHE")
@@ -147,7 +308,7 @@ class Recipe(_Section):
 
     Attributes
     ----------
-    data, base, heads
+    data, base, heads, sweep
         The sections; every setting has a default.
     cache : Path
         Folder of the store, shared between recipes.
@@ -162,6 +323,7 @@ class Recipe(_Section):
     heads: Annotated[tuple[HeadSettings, ...], Field(min_length=1)] = Field(
         default=DEFAULT_HEADS, validate_default=True
     )
+    sweep: SweepSettings = SweepSettings()
     cache: Path = Field(default_factory=default_cache)
     run: Path = Path("runs/featcache")
     seed: Seed = 0
@@ -177,8 +339,7 @@ class Recipe(_Section):
         named = []
         for head in self.heads:
             name = head.name or _free_name(head.default_name, taken)
-            if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-                raise ValueError(f"head name {name!r} must be made of letters, digits, '-', '_' and '.'")
+            _check_name(name)
             taken.add(name)
             named.append(head.model_copy(update={"name": name}))
         object.__setattr__(self, "heads", tuple(named))
@@ -291,10 +452,14 @@ def set_by_key(data: dict[str, Any], key: str, value: Any) -> None:
     node[last] = value
 
 
+# Overriding one setting of these must not drop the others.
+_SAID_BY_DEFAULT: dict[str, Any] = {"heads": DEFAULT_HEADS, "sweep.space": DEFAULT_SPACE}
+
+
 def _step(node: Any, part: str, key: str) -> Any:
     if isinstance(node, dict):
-        if part == "heads" and part not in node:
-            node[part] = [dict(head) for head in DEFAULT_HEADS]
+        if key in _SAID_BY_DEFAULT and part not in node:
+            node[part] = _copy(_SAID_BY_DEFAULT[key])
         return node.setdefault(part, {})
     if isinstance(node, list):
         names = [_name_of(member) for member in node]

@@ -20,18 +20,20 @@ from featcache.bases.spec import BaseSpec
 from featcache.errors import FeatcacheError, RecipeError, TrainingError, did_you_mean
 from featcache.extraction import Extraction, extract
 from featcache.files import write_bytes_whole
+from featcache.heads.calibration import calibrated
 from featcache.heads.dense import DenseHead
 from featcache.heads.estimators import build_head
+from featcache.heads.folds import OUT_OF_FOLD, cross_validate, draw_folds
 from featcache.heads.training import tensorflow_loaded
-from featcache.metrics import score_head
+from featcache.metrics import score_head_fully
 from featcache.model import HEADS_FILE, Model
-from featcache.recipe import HeadSettings, Recipe
+from featcache.recipe import DataSettings, HeadSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.store.feature_file import Features
 
 # scikit-learn's words for settings that do not go with the data, or with each other
-_UNFIT = (ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError)
-_Data = dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
+UNFIT = (ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError)
+_Rows = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class HeadResult:
     name : str
     fit_seconds : float
     validation : dict
-        Scores as `featcache.metrics.scores` gives them.
+        Scores as `featcache.metrics.full_scores` gives them; with ``data.folds`` those of cross-validation.
     test : dict or None
         Only for the best head of the run.
     model : Path
@@ -121,29 +123,87 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
         All that `featcache.extraction.extract` raises.
     """
     heads = [(settings, build_head(settings, recipe.seed)) for settings in recipe.heads]
+    _refuse_calibration_on_folds(recipe)
     extraction = extract(recipe, reporter)
-    with extraction.open() as features:
-        data: _Data = {split: features[split].load() for split in features.splits}
-        spec, classes, fingerprint = (
-            BaseSpec.from_json(features.base),
-            features.classes,
-            _fingerprint(features),
-        )
+    data = _Data.load(extraction, recipe.data)
     trained = []
     reporter.advance("training", 0, len(heads))
     for settings, head in heads:
-        head = _with_class_numbers(settings, head, classes, recipe.seed)
-        seconds = _fit(head, settings, data, reporter)
-        name = str(settings.name)
-        with _blamed(name):
-            scores = score_head(head, *data["validation"])
-        model = Model(name, classes, recipe.base, spec, head, {"validation": scores}, recipe.cache)
-        trained.append((model, HeadResult(name, seconds, scores, None, recipe.run / "models" / name)))
+        trained.append(_train(recipe, settings, head, data, reporter))
         reporter.advance("training", len(trained), len(heads))
     results = _score_best_on_test_and_save(trained, data)
     training = Training(extraction, tuple(results), max(results, key=_goodness).name)
-    _write_heads_file(recipe.run, training, fingerprint)
+    _write_heads_file(recipe.run, training, data.fingerprint)
     return training
+
+
+@dataclass
+class _Data:
+    """What heads are trained and scored on; with folds, train holds the validation rows too."""
+
+    rows: dict[str, _Rows]
+    spec: BaseSpec
+    classes: tuple[str, ...]
+    fingerprint: str
+    folds: NDArray[np.int64] | None = None
+    photos: Sequence[str] = ()
+
+    @classmethod
+    def load(cls, extraction: Extraction, settings: DataSettings) -> _Data:
+        with extraction.open() as features:
+            rows = {split: features[split].load() for split in features.splits}
+            spec, classes = BaseSpec.from_json(features.base), features.classes
+            data = cls(rows, spec, classes, fingerprint_of(features, settings.folds))
+            if settings.folds is not None:
+                data._divide(features, settings)
+        return data
+
+    def _divide(self, features: Features, settings: DataSettings) -> None:
+        names = [split for split in ("train", "validation") if split in features]
+        both = [self.rows.pop(split) for split in names]
+        self.rows["train"] = np.concatenate([X for X, _ in both]), np.concatenate([y for _, y in both])
+        self.photos = [path for split in names for path in features[split].paths]
+        digests = np.concatenate([features[split].digests for split in names])
+        count = settings.folds or 0
+        self.folds = draw_folds(self.rows["train"][1], digests, count, settings.seed, self.classes)
+
+
+def _refuse_calibration_on_folds(recipe: Recipe) -> None:
+    for settings in recipe.heads:
+        if recipe.data.folds is not None and settings.calibrate != "none":
+            raise RecipeError(
+                f"head {settings.name!r}: calibrate = {settings.calibrate!r} needs validation photos that it "
+                "is not trained on, and with data.folds it is trained on all; leave one of the two out"
+            )
+
+
+def _train(
+    recipe: Recipe, settings: HeadSettings, head: Any, data: _Data, reporter: Reporter
+) -> tuple[Model, HeadResult]:
+    """Train one head; score it on validation, or by cross-validation."""
+    head = with_class_numbers(settings, head, data.classes, recipe.seed)
+    name = str(settings.name)
+    folder = recipe.run / "models" / name
+    with _blamed(name):
+        if data.folds is None:
+            seconds = _fit(head, settings, data.rows, reporter)
+            if settings.calibrate != "none":
+                head = calibrated(head, *data.rows["validation"])
+            scores = score_head_fully(head, *data.rows["validation"])
+        else:
+            found = cross_validate(head, *data.rows["train"], data.folds)
+            found.write(folder / OUT_OF_FOLD, data.photos, data.rows["train"][1], data.classes)
+            scores = found.scores
+            seconds = _fit(head, settings, data.rows, reporter)
+    _name_classes(scores, data.classes)
+    model = Model(name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache)
+    return model, HeadResult(name, seconds, scores, None, folder)
+
+
+def _name_classes(scores: dict[str, Any], classes: Sequence[str]) -> None:
+    """Put names where heads, which know numbers only, have these."""
+    for one in scores["per_class"]:
+        one["class"] = classes[one["class"]]
 
 
 def _score_best_on_test_and_save(
@@ -153,18 +213,20 @@ def _score_best_on_test_and_save(
     best = max((result for _, result in trained), key=_goodness)
     for model, result in trained:
         test = None
-        if result is best and "test" in data:
+        if result is best and "test" in data.rows:
             with _blamed(result.name):
-                test = score_head(model.head, *data["test"])
+                test = score_head_fully(model.head, *data.rows["test"])
+            _name_classes(test, data.classes)
         model.scores["test"] = test
         model.save(result.model)
         results.append(replace(result, test=test))
     return results
 
 
-def _fingerprint(features: Features) -> str:
+def fingerprint_of(features: Features, folds: int | None = None) -> str:
     """Return a hash of what heads are trained and scored on: scores under the same one can be compared."""
-    digest = hashlib.sha256(json.dumps([features.base, features.classes], sort_keys=True).encode())
+    facts = [features.base, features.classes, *([] if folds is None else [folds])]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for split in features.splits:
         digest.update(split.encode())
         digest.update(features[split].digests.tobytes())
@@ -191,7 +253,7 @@ def _earlier_heads(run: Path, fingerprint: str) -> list[dict[str, Any]]:
         return []  # none yet, or of a format that is no more
 
 
-def _with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str], seed: int) -> Any:
+def with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str], seed: int) -> Any:
     """Return `head` with class weights by number where the recipe gives them by class name.
 
     Raises
@@ -212,15 +274,16 @@ def _with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str
     return build_head(settings.model_copy(update={"class_weight": by_number}), seed)
 
 
-def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> float:
+def _fit(head: Any, settings: HeadSettings, rows: dict[str, _Rows], reporter: Reporter) -> float:
     """Fit `head` in place and return how many seconds that took."""
     if isinstance(head, DenseHead):
         tensorflow_loaded()  # its import is no part of the training
     started = time.monotonic()
-    extra = {"validation_data": data["validation"]} if isinstance(head, DenseHead) else {}
-    with _blamed(str(settings.name)), warnings.catch_warnings(record=True) as heard:
+    watched = isinstance(head, DenseHead) and "validation" in rows
+    extra = {"validation_data": rows["validation"]} if watched else {}
+    with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
-        head.fit(*data["train"], **extra)
+        head.fit(*rows["train"], **extra)
     for sentence in dict.fromkeys(str(warning.message).strip().splitlines()[0] for warning in heard):
         reporter.note(f"head {settings.name!r}: {sentence}")
     return time.monotonic() - started
@@ -233,7 +296,7 @@ def _blamed(name: str) -> Iterator[None]:
         yield
     except FeatcacheError as error:
         raise TrainingError(f"head {name!r}: {error}") from None
-    except _UNFIT as error:
+    except UNFIT as error:
         raise TrainingError(f"head {name!r} cannot be trained on these features: {error}") from error
 
 

@@ -10,6 +10,7 @@ ROOT = Path(featcache.__file__).parent
 LEVELS = {
     "cli": 4,
     "report": 3,
+    "search": 3,
     "train": 3,
     "transformer": 3,
     "extraction": 3,
@@ -32,6 +33,9 @@ LEVELS = {
 NEIGHBOURS = {
     ("report", "extraction"),
     ("report", "train"),
+    ("report", "search"),
+    ("search", "extraction"),
+    ("search", "train"),
     ("train", "extraction"),
     ("transformer", "extraction"),
     ("model", "heads"),

@@ -20,21 +20,13 @@ from featcache.store.feature_file import Features
 
 TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
 
+COMMANDS = ("features", "heads", "sweep", "run", "info", "sample", "predict", "pack")
 FEATURES_KEYS = {
     *("run", "features_file", "rows", "computed", "reused", "skipped", "images_per_second", "seconds"),
 }
-SCORE_KEYS = {
-    *(
-        "n",
-        "accuracy",
-        "accuracy_low",
-        "accuracy_high",
-        "balanced_accuracy",
-        "macro_f1",
-        "log_loss",
-        "roc_auc",
-        "ece",
-    ),
+_MEASURED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+SCORE_KEYS = {"n", "confusion", "per_class"} | {
+    f"{name}{end}" for name in _MEASURED for end in ("", "_low", "_high")
 }
 
 
@@ -104,7 +96,7 @@ def test_help_lists_the_commands_and_needs_no_tensorflow():
     done, imported = run_watched("--help")
     assert done.returncode == 0
     assert not imported
-    for command in ("features", "heads", "run", "info", "sample", "predict", "pack"):
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
 
 
@@ -119,7 +111,7 @@ def test_the_installed_command_is_the_same():
     assert (done.returncode, done.stdout.strip()) == (0, version("featcache"))
 
 
-@pytest.mark.parametrize("command", ["features", "heads", "run", "info", "sample", "predict", "pack"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"{command} [OPTIONS]" in capsys.readouterr().out

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import RecipeError
-from featcache.recipe import DEFAULT_HEADS, Recipe, default_cache, parse_override, set_by_key
+from featcache.recipe import (
+    DEFAULT_HEADS,
+    DEFAULT_SPACE,
+    Range,
+    Recipe,
+    default_cache,
+    parse_override,
+    set_by_key,
+)
 
 PHOTOS = {"data": {"root": "photos"}}
 
@@ -429,3 +437,102 @@ def test_with_heads_keeps_the_named_ones_in_the_recipes_order():
     assert len(recipe.heads) == 3
     with pytest.raises(RecipeError, match=r"no head is named 'liner'.*Did you mean 'linear'\?"):
         recipe.with_heads(["linear", "liner"])
+
+
+# ---- what a sweep may say --------------------------------------------------------------------------------
+
+LOGISTIC = {"type": "LogisticRegression"}
+
+
+def sweep_of(**section):
+    return parse({"sweep": section}).sweep
+
+
+def test_a_sweep_needs_no_section():
+    sweep = parse().sweep
+    assert (sweep.trials, sweep.metric, sweep.sampler, sweep.timeout) == (None, "accuracy", "tpe", None)
+    assert list(sweep.space) == list(DEFAULT_SPACE)
+    assert sweep.space["logistic"].parameters["C"] == Range(low=1e-3, high=10.0, log=True)
+
+
+def test_overriding_one_range_of_the_default_space_keeps_the_others():
+    sweep = parse(**{"sweep.space.logistic.C": [0.1, 1.0]}).sweep
+    assert list(sweep.space) == list(DEFAULT_SPACE)
+    assert sweep.space["logistic"].parameters == {"C": [0.1, 1.0], "max_iter": 1000}
+    assert DEFAULT_SPACE["logistic"]["C"] != [0.1, 1.0]
+
+
+def test_tables_are_ranges_where_they_look_like_one_and_values_where_not():
+    weights = {"cat": 1.0, "dog": 2.0}
+    said = {"C": {"low": 1, "high": 9, "step": 2}, "class_weight": weights, "kernel": ["rbf", "linear"]}
+    kind = sweep_of(space={"svm": {"type": "SVC", **said}}).space["svm"]
+    assert kind.type == "SVC"
+    assert kind.parameters == said | {"C": Range(low=1, high=9, step=2)}
+    assert list(kind.parameters["C"].values) == [1, 3, 5, 7, 9]
+
+
+@given(low=st.integers(-99, 99), width=st.integers(0, 99), step=st.none() | st.integers(1, 9))
+@settings(max_examples=50, deadline=None)
+def test_a_sweep_written_as_json_reads_back_the_same(low, width, step):
+    numbers = {"low": low, "high": low + width, "step": step}
+    recipe = parse({"sweep": {"space": {"x": {**LOGISTIC, "C": numbers, "l": [[], [1]]}}, "trials": 3}})
+    assert Recipe.parse(recipe.model_dump(mode="json")) == recipe
+    values = recipe.sweep.space["x"].parameters["C"].values
+    assert all(isinstance(value, int) for value in values)
+    assert (values[0], len(values)) == (low, width // (step or 1) + 1)
+
+
+def test_a_range_is_of_whole_numbers_only_when_all_of_it_is():
+    assert Range(low=1, high=5).is_whole
+    for numbers in ({"low": 1.0, "high": 5}, {"low": 1, "high": 5.0}, {"low": 1, "high": 5, "step": 0.5}):
+        assert not Range(**numbers).is_whole
+    assert Range(low=0, high=1, step=0.25).values == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert Range(low=0.0, high=1.0).values is None
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"trails": 3}, ["unknown key 'sweep.trails'", "'trials'", "sweep takes"]),
+        ({"trials": 0}, ["sweep.trials = 0", "greater than or equal to 1"]),
+        ({"trials": 2.5}, ["sweep.trials = 2.5", "integer"]),
+        ({"metric": "auc"}, ["sweep.metric = 'auc'", "'roc_auc'"]),
+        ({"sampler": "bayes"}, ["sweep.sampler = 'bayes'", "'tpe', 'random' or 'grid'"]),
+        ({"timeout": 0}, ["sweep.timeout = 0", "greater than 0"]),
+        ({"space": {}}, ["sweep.space", "at least 1"]),
+        ({"space": {"x": {"C": 1.0}}}, ["sweep.space.x.type is missing"]),
+        ({"space": {"a/b": LOGISTIC}}, ["sweep", "'a/b'", "letters"]),
+        ({"space": {"x": {**LOGISTIC, "name": "y"}}}, ["sweep.space.x", "name is no parameter"]),
+        ({"space": {"x": {**LOGISTIC, "calibrate": "temperature"}}}, ["sweep.space.x", "calibrate is no"]),
+        ({"space": {"x": {**LOGISTIC, "C": [1, 2, 1]}}}, ["sweep.space.x", "C = [1, 2, 1]", "1 twice"]),
+        (
+            {"sampler": "grid", "space": {"x": {**LOGISTIC, "C": {"low": 0.1, "high": 1.0}}}},
+            ["sweep", "'grid'", "space.x.C", "low = 0.1", "step or a list"],
+        ),
+    ],
+)
+def test_a_wrong_sweep_is_refused_with_key_value_and_what_is_allowed(section, named):
+    message = refusal({"sweep": section})
+    for part in named:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ({"low": 3, "high": 1}, ["low = 3", "above high = 1"]),
+        ({"low": 0.0, "high": 1.0, "log": True}, ["low = 0.0", "log = true", "above 0"]),
+        ({"low": 1, "high": 9, "log": True, "step": 2}, ["step = 2", "log = true"]),
+        ({"low": 0, "high": 1, "step": 0}, ["step = 0", "greater than 0"]),
+        ({"low": 0.0, "high": 1.0, "step": 1e-9}, ["step = 1e-09", "greater one"]),
+        ({"low": 1}, ["high is missing"]),
+        ({"low": 1, "hihg": 2}, ["'hihg'", "low, high, log, step"]),
+        ({"low": 1, "high": "ten"}, ["high = 'ten'", "number"]),
+        ({"low": True, "high": 2}, ["low = True", "number"]),
+        ({"low": 1.0, "high": math.inf}, ["high = inf"]),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused_with_its_place(numbers, named):
+    message = refusal({"sweep": {"space": {"x": {**LOGISTIC, "C": numbers}}}})
+    for part in ["sweep.space.x.C", *named]:
+        assert part in message

@@ -32,8 +32,9 @@ def place(tmp_path_factory):
     return place
 
 
-def recipe_with(place, heads, run="run", **more):
+def recipe_with(place, heads, run="run", folds=None, **more):
     data = {"root": str(place / "photos"), "split": {"train": 0.6, "validation": 0.2, "test": 0.2}}
+    data |= {} if folds is None else {"folds": folds}
     paths = {"cache": str(place / "cache"), "run": str(place / run)}
     return Recipe.parse({"data": data, "base": TINY_BASE, "heads": heads} | paths | more)
 
@@ -51,21 +52,23 @@ def train_on(place, tmp_path):
 @pytest.fixture
 def scored(monkeypatch):
     """List the (head, number of rows) that are scored, in order; the scores are the real ones."""
-    calls, real = [], train.score_head
+    calls, real = [], train.score_head_fully
 
     def score(head, X, y):
         calls.append((head, len(X)))
         return real(head, X, y)
 
-    monkeypatch.setattr(train, "score_head", score)
+    monkeypatch.setattr(train, "score_head_fully", score)
     return calls
 
 
 def with_scores(monkeypatch, *scores):
-    """Make `score_head` give these (accuracy, log loss) one after the other."""
+    """Make `score_head_fully` give these (accuracy, log loss) one after the other."""
     given = iter(scores)
     monkeypatch.setattr(
-        train, "score_head", lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True))
+        train,
+        "score_head_fully",
+        lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[]),
     )
 
 
@@ -145,8 +148,46 @@ def test_heads_json_says_what_the_result_says(train_on):
     assert written == result.to_json()
     assert set(written) == {"run", "features", "heads", "best"}
     assert set(written["heads"][0]) == {"name", "fit_seconds", "validation", "test", "model"}
-    scores = {"n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "log_loss"}
-    assert set(written["heads"][0]["validation"]) == scores | {"roc_auc", "ece"}
+    measured = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+    scores = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
+    assert set(written["heads"][0]["validation"]) == scores | {"n", "confusion", "per_class"}
+
+
+def test_folds_score_every_photo_of_train_and_validation_once(train_on):
+    result = train_on(LOGISTIC, LINEAR, folds=3)
+    for head in result.heads:
+        scores = head.validation
+        assert len(scores["folds"]["accuracy"]) == 3
+        assert np.mean(scores["folds"]["accuracy"]) == pytest.approx(scores["folds"]["mean"])
+        lines = (head.model / "out_of_fold.csv").read_text().splitlines()
+        with result.extraction.open() as features:
+            known = [path for split in ("train", "validation") for path in features[split].paths]
+        assert [line.split(",")[0] for line in lines[1:]] == known
+        assert scores["n"] == len(known)
+        assert Model.load(head.model).scores["validation"] == scores
+    again = train_on({"type": "DummyClassifier"})
+    written = json.loads((again.extraction.run / "heads.json").read_text())
+    # scores of other photos cannot be compared
+    assert [head["name"] for head in written["heads"]] == ["DummyClassifier"]
+
+
+def test_calibrated_heads_are_saved_calibrated(train_on):
+    noisy = {"type": "GaussianNB"}  # sure of itself beyond reason
+    plain, honest = train_on(noisy, {**noisy, "name": "honest", "calibrate": "temperature"}).heads
+    assert honest.validation["log_loss"] < plain.validation["log_loss"]
+    assert Model.load(honest.model).scores["validation"] == honest.validation
+
+
+def test_calibration_does_not_go_with_folds(train_on):
+    with pytest.raises(RecipeError, match=r"calibrate.*folds"):
+        train_on({**LOGISTIC, "calibrate": "temperature"}, folds=3)
+
+
+def test_main_components_go_before_any_head(train_on):
+    result = train_on({**LOGISTIC, "pca": 4}, {**LINEAR, "pca": 4})
+    for head in result.heads:
+        assert Model.load(head.model).predict_features(np.zeros((1, 1280), np.float32))[0].label
+    assert Model.load(result.heads[0].model).head["classifier"].coef_.shape == (1, 4)
 
 
 def test_every_head_is_a_model_that_predicts_the_same_after_loading(train_on):

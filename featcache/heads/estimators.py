@@ -63,7 +63,7 @@ def build_head(settings: HeadSettings, random_state: int | None = None) -> Any:
     ----------
     settings : HeadSettings
         A head of a recipe. ``type`` "dense" gives a `DenseHead`, a scikit-learn class name a pipeline of
-        `Pool`, where the classifier wants it `StandardScaler`, and the classifier.
+        `Pool`, with ``pca`` a `PCA`, else where the classifier wants it `StandardScaler`, and the classifier.
     random_state : int, optional
         Used where the classifier takes one and the recipe sets none.
 
@@ -83,18 +83,22 @@ def build_head(settings: HeadSettings, random_state: int | None = None) -> Any:
             raise RecipeError(
                 f"head {_name(settings)}: scale = true goes with scikit-learn's classifiers, not with dense"
             )
-        return classifier.set_params(pooling=settings.pooling)
+        return classifier.set_params(pooling=settings.pooling, pca=settings.pca)
     return _pipeline(classifier, settings)
 
 
 def _pipeline(classifier: Any, settings: HeadSettings) -> Any:
+    from sklearn.decomposition import PCA
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
     from featcache.heads.pooling import Pool
 
-    scale = settings.type in WANTS_SCALE if settings.scale == "auto" else settings.scale
+    # main components differ in scale because they differ in weight: scaling them would blow up the least
+    scale = settings.type in WANTS_SCALE and not settings.pca if settings.scale == "auto" else settings.scale
     steps: list[tuple[str, Any]] = [("pool", Pool(settings.pooling))]
+    if settings.pca:
+        steps.append(("pca", PCA(settings.pca, random_state=0)))
     if scale:
         steps.append(("scale", StandardScaler()))
     return Pipeline([*steps, ("classifier", classifier)])

@@ -290,18 +290,18 @@ class _Block:
         if tensor > 0:
             return np.stack([one for group in groups for one in group])
         beside = [np.concatenate(group, axis=1) for group in groups]
-        packed: NDArray[np.float32] = np.stack(beside) if self._drops_features else beside[0]
-        return packed
+        together: NDArray[np.float32] = np.stack(beside) if self._drops_features else beside[0]
+        return together
 
     def _unpacked(self, tensor: int, packed: NDArray[np.float32], head: int) -> NDArray[np.float32]:
         place = self._order.index(head)
         if tensor > 0:
-            return packed[place].copy()
+            return np.array(packed[place])
         if not self._drops_features:
             packed = packed[None]
         group, member = divmod(place, len(self._order) // len(packed))
         width = packed.shape[2] * len(packed) // len(self._order)
-        return packed[group, :, member * width : (member + 1) * width].copy()
+        return np.array(packed[group, :, member * width : (member + 1) * width])
 
 
 def _groups(heads: Sequence[int], plans: Sequence[Plan]) -> list[list[int]]:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def heads_table(training: Training) -> Table:
-    """Return one row per head with its validation scores, the best one marked."""
-    table = Table(title="heads, scored on validation", title_justify="left", box=None, pad_edge=False)
+    """Return one row per head with its scores, the best one marked."""
+    folds = training.heads[0].validation.get("folds")
+    title = f"cross-validated on {len(folds['accuracy'])} folds" if folds else "scored on validation"
+    table = Table(title=f"heads, {title}", title_justify="left", box=None, pad_edge=False)
     table.add_column("head")
-    for name in ("accuracy", "95% interval", "balanced", "macro F1", "log loss", "AUC", "fit"):
+    spread = ["of a fold"] if folds else []
+    for name in ("accuracy", *spread, "95% interval", "balanced", "macro F1", "log loss", "AUC", "fit"):
         table.add_column(name, justify="right")
     for head in training.heads:
         best = head.name == training.best
@@ -28,9 +31,11 @@ def heads_table(training: Training) -> Table:
 
 def _head_row(head: HeadResult) -> list[str]:
     scores = head.validation
+    folds = scores.get("folds")
     return [
         head.name,
         percent(scores["accuracy"]),
+        *([f"± {percent(folds['standard_deviation'])}"] if folds else []),
         f"{percent(scores['accuracy_low'])} – {percent(scores['accuracy_high'])}",
         percent(scores["balanced_accuracy"]),
         number(scores["macro_f1"]),
@@ -38,6 +43,14 @@ def _head_row(head: HeadResult) -> list[str]:
         number(scores["roc_auc"]),
         f"{head.fit_seconds:.1f} s",
     ]
+
+
+def details_tables(training: Training) -> tuple[Table, Table]:
+    """Return the best head's tables by class: on test where there is one, else those of its row."""
+    best = training[training.best]
+    scores = best.test or best.validation
+    names = [one["class"] for one in scores["per_class"]]
+    return classes_table(scores), confusion_table(scores, names)
 
 
 def best_sentence(training: Training) -> str:

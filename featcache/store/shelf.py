@@ -143,13 +143,21 @@ class Shelf:
             note(f"{error}; it is set aside and its rows are computed again")
         return None
 
-    def writer(self, rows_per_shard: int, seconds_per_shard: float) -> ShardWriter:
-        """Return a writer that adds shards to this shelf, after removing what killed runs left."""
+    def writer(
+        self,
+        rows_per_shard: int,
+        seconds_per_shard: float,
+        locations: dict[Key, Location] | None = None,
+    ) -> ShardWriter:
+        """Return a writer that adds shards to this shelf, after removing what killed runs left.
+
+        It tells in `locations` where each row is.
+        """
         if self.shard_folder.exists():
             remove_left_behind(self.shard_folder)
         if not (self.folder / BASE_FILE).exists():
             write_bytes_whole(self.folder / BASE_FILE, _json_bytes({"format": FORMAT, **self.base}))
-        return ShardWriter(self, rows_per_shard, seconds_per_shard)
+        return ShardWriter(self, rows_per_shard, seconds_per_shard, {} if locations is None else locations)
 
     def check(self, names: Iterable[str]) -> None:
         """Make sure that the named shards are there and whole.
@@ -243,7 +251,9 @@ class ShardWriter:
     and its numbers are the same to the last bit.
     """
 
-    def __init__(self, shelf: Shelf, rows_per_shard: int, seconds_per_shard: float) -> None:
+    def __init__(
+        self, shelf: Shelf, rows_per_shard: int, seconds_per_shard: float, locations: dict[Key, Location]
+    ) -> None:
         self._shelf = shelf
         self._rows_per_shard = rows_per_shard
         self._seconds_per_shard = seconds_per_shard
@@ -251,7 +261,7 @@ class ShardWriter:
         self._keys: list[Key] = []
         # one block of memory for all shards: it is filled again and again
         self._rows: NDArray[Any] | None = None
-        self.locations: dict[Key, Location] = {}
+        self.locations = locations
         self.seconds = 0.0
 
     def add(self, keys: list[Key], features: NDArray[Any]) -> None:

@@ -15,11 +15,13 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from featcache.errors import FeatcacheError, ModelError
+from featcache.errors import FeatcacheError, ModelError, RecipeError
 from featcache.heads.dense import DenseHead
 from featcache.heads.estimators import _known_types, build_head
+from featcache.heads.keras_head import KerasHead
 from featcache.heads.persistence import MEMBER, load_head, save_head
 from featcache.recipe import HeadSettings
+from featcache.tensorflow_runtime import keras
 
 Y = np.array(["cat", "dog", "eel"])[np.arange(60) % 3]
 X = np.random.default_rng(0).normal(size=(60, 2, 3, 4)).astype(np.float32)
@@ -212,6 +214,7 @@ def test_a_plain_keras_model_is_refused(saved, tmp_path):
     ("change", "message"),
     [
         (lambda state: state.update(format=99), "format 99"),
+        (lambda state: state.update(kind="forest"), "kind 'forest'"),
         (lambda state: state["parameters"].update(units=[7]), "shapes"),
         (lambda state: state.update(classes=["a", "b"]), "shapes"),
         (lambda state: state["parameters"].update(activation="system"), "activation"),
@@ -249,3 +252,181 @@ def test_weights_in_other_files_are_refused(saved, tmp_path, kind):
     path = rewritten(saved[1], tmp_path / "head.keras", model_weights_h5=content.getvalue())
     with pytest.raises(ModelError, match=r"link to elsewhere|another file"):
         load_head(path)
+
+
+def test_a_dense_head_of_the_first_files_had_no_kind(saved, tmp_path):
+    with zipfile.ZipFile(saved[1]) as archive:
+        state = json.loads(archive.read(MEMBER))
+    assert state.pop("kind") == "dense"
+    path = rewritten(saved[1], tmp_path / "head.keras", featcache_json=json.dumps(state))
+    np.testing.assert_array_equal(load_head(path).predict_proba(X), saved[0].predict_proba(X))
+
+
+# A user's own Keras model
+
+
+def own(*ends, loss="sparse_categorical_crossentropy"):
+    """Return a build_fn with much of what Keras offers; `ends` are functions from numbers to numbers."""
+
+    def build(features_shape, classes):
+        layers = keras().layers
+        features = keras().Input(features_shape)
+        x = layers.BatchNormalization()(layers.GlobalAveragePooling2D()(features))
+        inner = keras().Sequential([keras().Input((4,)), layers.Dense(4, "relu", kernel_regularizer="l2")])
+        x = keras().ops.add(layers.Dropout(0.2)(inner(x)), 1)
+        for end in ends:
+            x = end(x)
+        model = keras().Model(features, layers.Dense(classes, "softmax", kernel_constraint="max_norm")(x))
+        model.compile("adam", loss, run_eagerly=True)
+        return model
+
+    return build
+
+
+def fitted(build, labels=Y, **settings):
+    return KerasHead(build, epochs=2, batch_size=60, random_state=0, **settings).fit(X, labels)
+
+
+@pytest.fixture(scope="module")
+def saved_own(tmp_path_factory):
+    """A Keras head and its file."""
+    folder = tmp_path_factory.mktemp("own")
+    stop = [keras().callbacks.EarlyStopping(monitor="loss")]
+    head = fitted(own(), class_weight={"cat": 2.0, "dog": 1.0, "eel": np.float64(1)}, callbacks=stop)
+    return head, folder / save_head(head, folder)
+
+
+def test_keras_itself_and_featcache_read_the_same_model(saved_own):
+    head, path = saved_own
+    loaded = load_head(path)
+    assert path.name == "head.keras"
+    np.testing.assert_allclose(loaded.predict_proba(X), head.predict_proba(X), atol=1e-6)
+    np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
+    model = keras().saving.load_model(path, safe_mode=True)
+    assert model.loss == "sparse_categorical_crossentropy"
+    np.testing.assert_allclose(model.predict(X, verbose=0), head.predict_proba(X), atol=1e-6)
+
+
+def test_a_keras_head_comes_back_whole_but_for_its_code(saved_own):
+    head, loaded = saved_own[0], load_head(saved_own[1])
+    assert loaded.get_params() == {**head.get_params(), "build_fn": None, "callbacks": ()}
+    assert loaded.classes_.dtype == head.classes_.dtype
+    for name in ("history_", "n_iter_", "n_features_in_", "features_shape_", "from_logits_"):
+        assert getattr(loaded, name) == getattr(head, name)
+
+
+def test_a_loaded_keras_head_says_what_it_lacks_to_be_fitted(saved_own):
+    loaded = load_head(saved_own[1])
+    with pytest.raises(RecipeError, match=r"no build_fn.*set_params\(build_fn=\.\.\.\)"):
+        loaded.fit(X, Y)
+    assert loaded.set_params(build_fn=own(), epochs=1).fit(X, Y).n_iter_ == 1
+
+
+@pytest.mark.filterwarnings("error:The object being serialized")
+def test_a_loss_of_the_users_own_is_left_out(tmp_path):
+    head = fitted(own(loss=lambda true, given: keras().ops.mean((true - given) ** 2, axis=-1)))
+    path = tmp_path / save_head(head, tmp_path)
+    assert b"lambda" not in path.read_bytes()
+    np.testing.assert_allclose(load_head(path).predict_proba(X), head.predict_proba(X), atol=1e-6)
+    assert not keras().saving.load_model(path, safe_mode=True).compiled
+
+
+def custom_layer():
+    @keras().saving.register_keras_serializable("tests")
+    class Doubled(keras().layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    return Doubled()
+
+
+CODE = {
+    "Lambda": lambda: keras().layers.Lambda(lambda x: 2 * x),
+    "Doubled": custom_layer,
+    "function": lambda: keras().layers.Activation(lambda x: 2 * x),
+}
+
+
+@pytest.mark.filterwarnings("error:The object being serialized")
+@pytest.mark.parametrize("name", CODE)
+def test_code_in_a_model_is_not_kept(tmp_path, name):
+    head = fitted(own(lambda x: CODE[name]()(x)))
+    with pytest.raises(ModelError, match=r"(code|not be read back).*to_keras\(\)\.save"):
+        save_head(head, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def softmax_of(part):
+    """Return an edit of config.json that puts `part` in place of the last layer's activation."""
+
+    def edit(config):
+        dense = config["config"]["layers"][-1]
+        assert dense["class_name"] == "Dense"
+        dense["config"]["activation"] = part
+
+    return edit
+
+
+HARM = {
+    "Lambda": softmax_of({"module": "keras.layers", "class_name": "Lambda", "config": {}}),
+    "__lambda__": softmax_of({"class_name": "__lambda__", "config": {"value": "4wAAAA=="}}),
+    "TFSMLayer": softmax_of({"module": "keras.layers", "class_name": "TFSMLayer", "config": {}}),
+    "function": softmax_of({"module": "builtins", "class_name": "function", "config": "eval"}),
+    "Popen": softmax_of({"module": "subprocess", "class_name": "Popen", "config": {"args": "ls"}}),
+    "utils.get_file": softmax_of({"module": "keras", "class_name": "utils.get_file", "config": {}}),
+    "ReLU": softmax_of(
+        {"module": "keras.layers", "class_name": "ReLU", "config": {}, "registered_name": "tests>Doubled"}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_code_in_a_file_is_refused_by_name_before_keras_sees_it(saved_own, tmp_path, monkeypatch, name):
+    with zipfile.ZipFile(saved_own[1]) as archive:
+        config = json.loads(archive.read("config.json"))
+    HARM[name](config)
+    path = rewritten(saved_own[1], tmp_path / "head.keras", config_json=json.dumps(config))
+    monkeypatch.setattr(keras().saving, "load_model", None)
+    with pytest.raises(ModelError, match=f"holds '{name}'.*code"):
+        load_head(path)
+
+
+def test_other_members_of_the_archive_are_refused(saved_own, tmp_path):
+    path = tmp_path / "head.keras"
+    path.write_bytes(saved_own[1].read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("assets/words.txt", "")
+    with pytest.raises(ModelError, match=r"assets/words\.txt"):
+        load_head(path)
+
+
+def test_linked_weights_of_a_keras_head_are_refused(saved_own, tmp_path):
+    with zipfile.ZipFile(saved_own[1]) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content, "a") as file:
+        file["layers/dense/vars/9"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "kernel")
+    path = rewritten(saved_own[1], tmp_path / "head.keras", model_weights_h5=content.getvalue())
+    with pytest.raises(ModelError, match="link to elsewhere"):
+        load_head(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update(classes=["a", "b", "c", "d"]), r"\(n, 3\); for 4 classes"),
+        (lambda state: state.update(features_shape=[2, 3, 5]), "shape"),
+        (lambda state: state["parameters"].update(build_fn="print"), None),
+        (lambda state: state["parameters"].update(epochs=0), "epochs"),
+        (lambda state: state["fitted"].pop("from_logits_"), "from_logits_"),
+    ],
+)
+def test_a_description_that_does_not_fit_the_model_is_refused(saved_own, tmp_path, change, message):
+    with zipfile.ZipFile(saved_own[1]) as archive:
+        state = json.loads(archive.read(MEMBER))
+    change(state)
+    path = rewritten(saved_own[1], tmp_path / "head.keras", featcache_json=json.dumps(state))
+    if message is None:
+        assert load_head(path).build_fn is None
+    else:
+        with pytest.raises(ModelError, match=message):
+            load_head(path)

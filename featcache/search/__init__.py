@@ -1,0 +1,1 @@
+"""Stage 2b: a search over heads."""

@@ -1,0 +1,201 @@
+"""Stage 2b: features → the best of many heads, found by a search that can be ended and begun again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from featcache.errors import RecipeError, TrainingError
+from featcache.extraction import Extraction, extract
+from featcache.files import write_bytes_whole
+from featcache.recipe import Recipe
+from featcache.reporter import SILENT, Reporter
+from featcache.search.fitting import Job, carry_out
+from featcache.search.leaderboard import Finished, Leaderboard, make_leaderboard
+from featcache.search.space import KIND, SearchSpace
+from featcache.search.study import JOURNAL, RESULT, Question, Study, trials_in_total
+from featcache.search.trial import Outcome
+from featcache.train import HeadResult, fingerprint_of, train_heads
+
+FOLDER = "sweep"
+WINNER = "sweep-best"
+"""Name of the recommended head among the run's models."""
+
+_WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Result of stage 2b.
+
+    Attributes
+    ----------
+    extraction : Extraction
+        Result of stage 1.
+    study : str
+        Name of the Optuna study in the journal.
+    leaderboard : Leaderboard
+    best : HeadResult
+        The recommended head, trained anew and saved, with its scores.
+    """
+
+    extraction: Extraction
+    study: str
+    leaderboard: Leaderboard
+    best: HeadResult
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the journal and the leaderboard."""
+        return self.extraction.run / FOLDER
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return {
+            "run": str(self.extraction.run),
+            "features": self.extraction.to_json(),
+            "study": self.study,
+            "journal": str(self.folder / JOURNAL),
+            "leaderboard": self.leaderboard.to_json(),
+            "best": self.best.to_json(),
+        }
+
+
+def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
+    """Search for the best head on a recipe's features; stage 1 runs first and computes what is missing.
+
+    Trials are kept in ``RUN/sweep/journal.log``. A search that was ended goes on where it was; a finished one
+    with more ``trials`` is continued; processes that run it at once share the work. With other data, another
+    space, metric, sampler or seed it is another study in the same journal.
+
+    The recommended head, see `featcache.search.leaderboard.make_leaderboard`, is trained anew, scored on
+    validation and test, and saved as ``RUN/models/sweep-best``. The leaderboard is written to
+    ``RUN/sweep/leaderboard.csv`` and ``leaderboard.json``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its ``sweep`` says what is searched, how and for how long.
+    reporter : Reporter, optional
+        Listens to the work.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    RecipeError
+        The space says something that cannot be, or there are ``data.folds``; this is found before any photo
+        is read.
+    TrainingError
+        No head could be trained on these features.
+    StoreError
+        The journal cannot be written, or is damaged.
+    FeatcacheError
+        All that `featcache.extraction.extract` raises.
+    """
+    if recipe.data.folds is not None:
+        raise RecipeError(
+            f"data.folds = {recipe.data.folds}: a sweep scores on the validation photos; leave folds out"
+        )
+    space = SearchSpace(recipe.sweep.space)
+    space.check(recipe.sweep.metric)
+    total = trials_in_total(space, recipe.sweep.sampler, recipe.sweep.trials)
+    extraction = extract(recipe, reporter)
+    name, trials = _search(recipe, space, total, extraction, reporter)
+    leaderboard = _leaderboard(trials, space, recipe.sweep.metric)
+    _write(leaderboard, recipe.run / FOLDER)
+    winner = space.settings(trials[leaderboard.recommended.finished.trial].params)
+    heads = (winner.model_copy(update={"name": WINNER}),)
+    # what there is to say of the photos and the head was said before
+    training = train_heads(recipe.model_copy(update={"heads": heads}), SILENT)
+    return Sweep(extraction, name, leaderboard, training[WINNER])
+
+
+def _search(
+    recipe: Recipe, space: SearchSpace, total: int, extraction: Extraction, reporter: Reporter
+) -> tuple[str, dict[int, FrozenTrial]]:
+    """Carry the trials out; return the study's name and its finished trials by number."""
+    with extraction.open() as features:
+        question = Question.of(recipe, fingerprint_of(features))
+        job = Job(
+            features["train"].load(),
+            features["validation"].load(),
+            features.classes,
+            recipe.sweep.metric,
+            recipe.seed,
+        )
+    with Study(recipe.run / FOLDER, question, space, total) as study:
+        _tell_state(study, total, reporter)
+        _carry_all_out(study, job, recipe.sweep.timeout, total, reporter)
+        return study.name, {trial.number: trial for trial in study.finished}
+
+
+def _tell_state(study: Study, total: int, reporter: Reporter) -> None:
+    done = len(study.finished)
+    if study.others:
+        reporter.note(
+            f"the data or the recipe's sweep is another than before: study {study.name} begins; the earlier "
+            f"trials stay in {JOURNAL}"
+        )
+    elif done:
+        reporter.note(f"study {study.name}: {done:,} of {total:,} trials are there")
+
+
+def _carry_all_out(study: Study, job: Job, timeout: float | None, total: int, reporter: Reporter) -> None:
+    """Ask and tell until all trials are over, also those of other processes, or the time is up."""
+    began = time.monotonic()
+    warned: set[str] = set()
+    reporter.advance("sweeping", min(total, len(study.finished)), total)
+    while not study.is_complete and (timeout is None or time.monotonic() - began < timeout):
+        batch = study.ask()
+        if not batch:
+            time.sleep(_WAIT_SECONDS)
+        for number, outcome, sentences in carry_out(job, batch):
+            study.tell(number, outcome)
+            reporter.advance("sweeping", min(total, len(study.finished)), total)
+            _note_new(sentences, warned, reporter)
+    reporter.advance("sweeping", total, total)
+
+
+def _note_new(sentences: Sequence[str], warned: set[str], reporter: Reporter) -> None:
+    for sentence in sentences:
+        if sentence not in warned:
+            warned.add(sentence)
+            reporter.note(f"sweep: {sentence}")
+
+
+def _leaderboard(trials: dict[int, FrozenTrial], space: SearchSpace, metric: str) -> Leaderboard:
+    """Return the leaderboard of a study's finished trials.
+
+    Raises
+    ------
+    TrainingError
+        There is none that was trained to its end.
+    """
+    finished = [
+        Finished(
+            number, trial.params[KIND], space.searched(trial.params), Outcome(**trial.user_attrs[RESULT])
+        )
+        for number, trial in trials.items()
+    ]
+    if all(one.outcome.value is None or one.outcome.stopped for one in finished):
+        reason = next((one.outcome.reason for one in finished if one.outcome.reason), "the time was up")
+        raise TrainingError(
+            f"none of the {len(finished):,} heads that were tried could be trained ({reason}); "
+            "change sweep.space"
+        )
+    return make_leaderboard(finished, metric)
+
+
+def _write(leaderboard: Leaderboard, folder: Path) -> None:
+    text = json.dumps(leaderboard.to_json(), indent=1) + "\n"
+    write_bytes_whole(folder / "leaderboard.json", text.encode())
+    write_bytes_whole(folder / "leaderboard.csv", leaderboard.to_csv().encode())

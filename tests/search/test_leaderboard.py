@@ -1,0 +1,125 @@
+"""Order, ties and recommendation, on results that were made up."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from featcache.metrics import mcnemar_exact
+from featcache.report.leaderboard import foot, leaderboard_table
+from featcache.search.leaderboard import Finished, make_leaderboard
+from featcache.search.trial import Outcome, pack, unpack
+
+ROWS = 100
+
+
+def finished(trial, wrong, size=10, stopped=False, log_loss=0.5, **more):
+    """A trial that is wrong about the given rows."""
+    correct = np.ones(ROWS, bool)
+    correct[list(wrong)] = False
+    accuracy = float(correct.mean())
+    scores = {"n": ROWS, "accuracy": accuracy, "accuracy_low": 0.1, "accuracy_high": 0.9}
+    scores |= {"log_loss": log_loss, "roc_auc": more.pop("roc_auc", 0.5)}
+    outcome = Outcome(accuracy, scores, 0.1, size, pack(correct), 3 if stopped else None, stopped)
+    return Finished(trial, "head", more or {"C": 1.5}, outcome)
+
+
+def failed(trial, reason="it diverged"):
+    return Finished(trial, "bad", {"C": 2.0}, Outcome(reason=reason))
+
+
+def order(board):
+    return [entry.finished.trial for entry in board.entries]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_correctness_comes_back_as_it_was_packed(bits):
+    correct = np.array(bits)
+    assert np.array_equal(unpack(pack(correct), len(bits)), correct)
+
+
+def test_the_better_score_stands_first_then_the_lower_loss_then_the_earlier_trial():
+    board = make_leaderboard(
+        [
+            finished(0, range(9)),
+            finished(1, range(3), log_loss=0.9),
+            finished(2, range(3), log_loss=0.2),
+            finished(3, range(3), log_loss=0.9),
+            finished(4, range(3), log_loss=None),
+        ],
+        "accuracy",
+    )
+    assert order(board) == [2, 1, 3, 4, 0]
+    assert [entry.rank for entry in board.entries] == [1, 2, 3, 4, 5]
+
+
+def test_a_lower_log_loss_is_better():
+    trials = [finished(0, []), finished(1, [])]
+    low = trials[1].outcome.__class__(**trials[1].outcome.to_json() | {"value": 0.1})
+    high = trials[0].outcome.__class__(**trials[0].outcome.to_json() | {"value": 0.9})
+    board = make_leaderboard([Finished(0, "a", {}, high), Finished(1, "a", {}, low)], "log_loss")
+    assert order(board) == [1, 0]
+
+
+def test_the_simplest_of_those_that_chance_can_explain_is_recommended():
+    best, near, far = range(2), range(10, 16), range(20, 40)
+    assert mcnemar_exact(*(~np.isin(np.arange(ROWS), list(rows)) for rows in (best, near))) >= 0.05
+    assert mcnemar_exact(*(~np.isin(np.arange(ROWS), list(rows)) for rows in (best, far))) < 0.05
+    trials = [finished(0, best, size=500), finished(1, near, size=50), finished(2, far, size=5)]
+    board = make_leaderboard(trials, "accuracy")
+    assert [entry.tied for entry in board.entries] == [True, True, False]
+    assert board.recommended.finished.trial == 1
+
+
+def test_among_equally_simple_ones_the_first_is_recommended_and_not_the_quickest():
+    slow = Outcome(**finished(0, range(2)).outcome.to_json() | {"fit_seconds": 99.0})
+    board = make_leaderboard([Finished(0, "a", {}, slow), finished(1, range(4))], "accuracy")
+    assert board.recommended.finished.trial == 0
+
+
+def test_a_head_that_was_stopped_early_is_shown_but_neither_best_nor_tied():
+    trials = [finished(0, range(5)), finished(1, range(1), size=1, stopped=True)]
+    board = make_leaderboard(trials, "accuracy")
+    assert order(board) == [0, 1]
+    assert [entry.tied for entry in board.entries] == [True, False]
+    assert board.recommended.finished.trial == 0
+
+
+def test_failed_heads_are_listed_with_their_reason():
+    board = make_leaderboard([failed(3), finished(1, []), failed(0, "no memory")], "accuracy")
+    assert [(one.trial, one.outcome.reason) for one in board.failed] == [(0, "no memory"), (3, "it diverged")]
+    assert order(board) == [1]
+    assert "2 heads failed" in foot(board)
+    assert "no memory" in foot(board)
+    assert [one["reason"] for one in board.to_json()["failed"]] == ["no memory", "it diverged"]
+
+
+def test_csv_and_json_say_the_same():
+    board = make_leaderboard([finished(0, range(3)), finished(1, range(1), units=[4, 2])], "accuracy")
+    data = json.loads(json.dumps(board.to_json()))
+    rows = list(csv.DictReader(io.StringIO(board.to_csv())))
+    assert [int(row["trial"]) for row in rows] == [entry["trial"] for entry in data["entries"]]
+    for row, entry in zip(rows, data["entries"], strict=True):
+        assert json.loads(row["searched"]) == entry["searched"]
+        assert float(row["accuracy"]) == entry["validation"]["accuracy"]
+        assert row["recommended"] == str(entry["recommended"])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
+def test_the_table_fits_80_columns_and_marks_ties(metric):
+    searched = {f"a_long_parameter_{number}": 1.23456e-5 for number in range(6)}
+    trials = [finished(n, range(n), stopped=n == 9, size=20 - n, **searched) for n in range(30)]
+    board = make_leaderboard(trials, metric)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(leaderboard_table(board))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith(">") for line in lines) == 1
+    shown = board.entries[:20]
+    assert sum(line.startswith("=") for line in lines) == sum(e.tied and not e.recommended for e in shown)
+    assert "and 10 more" in foot(board)

@@ -1,0 +1,219 @@
+"""Stage 2b as its users see it: a leaderboard, a recommended head, a search that survives being killed."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import TINY_BASE, make_photos, run_cli
+from PIL import Image
+
+from featcache.cli import main
+from featcache.errors import RecipeError, TrainingError
+from featcache.extraction import extract
+from featcache.model import Model
+from featcache.recipe import Recipe
+from featcache.reporter import Reporter
+from featcache.search.sweep import run_sweep
+from featcache.train import train_heads
+
+SPACE = {
+    "log": {"type": "LogisticRegression", "C": {"low": 1e-6, "high": 10.0, "log": True}},
+    "knn": {"type": "KNeighborsClassifier", "n_neighbors": {"low": 1, "high": 60}},
+}
+
+
+class Listener(Reporter):
+    def __init__(self):
+        self.notes, self.steps = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def advance(self, stage, done, total):
+        self.steps.append((stage, done, total))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_store):
+    """Photos of two classes that a head can tell apart, not too well, and a store that has their features."""
+    place = tmp_path_factory.mktemp("sweep")
+    shutil.copytree(tiny_store, place / "cache")
+    make_photos(place / "photos", per_class=30)
+    for photo in (place / "photos" / "dog").iterdir():
+        Image.open(photo).point(lambda value: value // 2).save(photo)
+    extract(recipe_with(place, place / "run"))
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+
+
+def recipe_with(place, run, space=SPACE, trials=12, test=0.2, **sweep):
+    data = {"root": str(place / "photos")}
+    data["split"] = {"train": 0.7 - test, "validation": 0.3, "test": test}
+    paths = {"cache": str(place / "cache"), "run": str(run)}
+    section = {"space": space, "trials": trials, "sampler": "random"} | sweep
+    return Recipe.parse({"data": data, "base": TINY_BASE, "sweep": section} | paths)
+
+
+def ranking(result):
+    return [(e.finished.trial, e.finished.searched, e.finished.outcome.scores, e.tied, e.recommended)
+            for e in result.leaderboard.entries]  # fmt: skip
+
+
+def test_a_sweep_gives_a_leaderboard_and_a_model_that_predicts(place, tmp_path):
+    listener = Listener()
+    result = run_sweep(recipe_with(place, tmp_path / "run"), listener)
+    board = result.leaderboard
+    assert len(board.entries) + len(board.failed) == 12
+    values = [entry.finished.outcome.value for entry in board.entries]
+    assert values == sorted(values, reverse=True)
+    chosen = board.recommended.finished
+    model = Model.load(result.best.model)
+    assert (model.name, result.best.name) == ("sweep-best", "sweep-best")
+    parameters = model.head.get_params()
+    for key, value in chosen.searched.items():
+        assert parameters[f"classifier__{key}"] == value
+    assert result.best.validation["accuracy"] == chosen.outcome.scores["accuracy"]
+    assert result.best.test["n"] > 0
+    assert Model.load(tmp_path / "run").name == "sweep-best"
+    steps = [(done, total) for stage, done, total in listener.steps if stage == "sweeping"]
+    assert steps[0] == (0, 12)
+    assert steps[-1] == (12, 12)
+
+
+def test_heads_that_fail_are_on_record_and_stop_nothing(place, tmp_path):
+    result = run_sweep(recipe_with(place, tmp_path / "run", trials=16))
+    assert result.leaderboard.failed
+    for one in result.leaderboard.failed:
+        assert one.head == "knn"
+        assert "n_neighbors" in one.outcome.reason
+    written = json.loads((tmp_path / "run" / "sweep" / "leaderboard.json").read_text())
+    assert written == json.loads(json.dumps(result.leaderboard.to_json()))
+    rows = list(csv.DictReader((tmp_path / "run" / "sweep" / "leaderboard.csv").open()))
+    assert [int(row["trial"]) for row in rows] == [e.finished.trial for e in result.leaderboard.entries]
+
+
+def test_the_same_seed_gives_the_same_leaderboard_and_a_second_run_tries_nothing(place, tmp_path):
+    first, again = (run_sweep(recipe_with(place, tmp_path / name, sampler="tpe", trials=20)) for name in "ab")
+    assert ranking(first) == ranking(again)
+    listener = Listener()
+    repeated = run_sweep(recipe_with(place, tmp_path / "a", sampler="tpe", trials=20), listener)
+    assert ranking(repeated) == ranking(first)
+    assert any("20 of 20 trials are there" in note for note in listener.notes)
+
+
+def test_a_changed_space_begins_another_study_and_says_so(place, tmp_path):
+    first = run_sweep(recipe_with(place, tmp_path / "run", trials=4))
+    listener = Listener()
+    other = {"nb": {"type": "GaussianNB", "var_smoothing": [1e-9, 1e-3]}}
+    second = run_sweep(recipe_with(place, tmp_path / "run", space=other), listener)
+    assert first.study != second.study
+    assert any(second.study in note and "begins" in note for note in listener.notes)
+    assert {entry.finished.head for entry in second.leaderboard.entries} == {"nb"}
+
+
+def test_dense_heads_and_scikit_learns_are_searched_together(place, tmp_path):
+    space = {
+        "linear": {"type": "dense", "units": [], "epochs": [2, 3], "pooling": ["avg", "flatten"]},
+        "nb": {"type": "GaussianNB"},
+        "wild": {"type": "dense", "units": [4], "epochs": 2, "learning_rate": 1e30},
+    }
+    result = run_sweep(recipe_with(place, tmp_path / "run", space=space, sampler="grid", trials=None))
+    assert [entry.finished.head for entry in result.leaderboard.entries].count("linear") == 4
+    assert {e.finished.outcome.epochs for e in result.leaderboard.entries} == {2, 3, None}
+    (failed,) = result.leaderboard.failed
+    assert failed.head == "wild"
+    assert "diverged" in failed.outcome.reason
+
+
+def test_when_nothing_can_be_trained_the_reason_is_told(place, tmp_path):
+    space = {"knn": {"type": "KNeighborsClassifier", "n_neighbors": [500, 600]}}
+    with pytest.raises(TrainingError, match=r"none of the 2 heads.*n_neighbors = (500|600).*sweep\.space"):
+        run_sweep(recipe_with(place, tmp_path / "run", space=space))
+
+
+def test_a_mistake_is_found_before_any_photo_is_read(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("featcache.search.sweep.extract", lambda *_: pytest.fail("photos were read"))
+    with pytest.raises(RecipeError, match="unknown key 'Q'"):
+        run_sweep(recipe_with(place, tmp_path / "run", space={"x": {"type": "SVC", "Q": [1, 2]}}))
+
+
+def test_a_sweep_scores_on_validation_and_refuses_folds(place, tmp_path):
+    recipe = recipe_with(place, tmp_path / "run")
+    folded = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": 5})})
+    with pytest.raises(RecipeError, match=r"data\.folds = 5.*validation"):
+        run_sweep(folded)
+
+
+def test_when_the_time_is_up_no_more_is_asked(place, tmp_path):
+    result = run_sweep(recipe_with(place, tmp_path / "run", trials=60, timeout=0.001, sampler="tpe"))
+    assert 0 < len(result.leaderboard.entries) <= 16
+
+
+def test_the_winner_joins_the_heads_that_were_trained_before(place, tmp_path):
+    recipe = recipe_with(place, tmp_path / "run", trials=2)
+    train_heads(recipe.with_heads(["LogisticRegression"]))
+    run_sweep(recipe)
+    written = json.loads((tmp_path / "run" / "heads.json").read_text())
+    assert {head["name"] for head in written["heads"]} == {"LogisticRegression", "sweep-best"}
+
+
+# ---- the command line ------------------------------------------------------------------------------------
+
+
+def write_toml(place, folder, trials=40):
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        f"run = '{folder / 'run'}'\ncache = '{place / 'cache'}'\n"
+        f"[data]\nroot = '{place / 'photos'}'\nsplit = {{ train = 0.5, validation = 0.3, test = 0.2 }}\n"
+        "[base]\nname = 'MobileNetV2'\narguments = { alpha = 0.35 }\nweights = 'random'\nimage_size = 32\n"
+        f"batch_size = 8\n[sweep]\ntrials = {trials}\nsampler = 'random'\n"
+        "[sweep.space.forest]\ntype = 'RandomForestClassifier'\nn_estimators = { low = 1, high = 60 }\n"
+    )
+    return recipe
+
+
+def test_the_command_prints_json_or_a_table(place, tmp_path, capfd):
+    recipe = write_toml(place, tmp_path)
+    assert main(["sweep", str(recipe), "--trials", "5", "--json"]) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert set(printed) == {"run", "features", "study", "journal", "leaderboard", "best"}
+    assert len(printed["leaderboard"]["entries"]) == 5
+    assert sum(entry["recommended"] for entry in printed["leaderboard"]["entries"]) == 1
+    assert printed["best"]["model"].endswith("sweep-best")
+    assert main(["sweep", str(recipe), "--trials", "5"]) == 0
+    shown = capfd.readouterr().out
+    assert "n_estimators=" in shown
+    assert "Recommended: forest" in shown
+
+
+def test_a_wrong_number_of_trials_is_an_expected_failure(place, tmp_path, capfd):
+    assert main(["sweep", str(write_toml(place, tmp_path)), "--trials", "0"]) == 1
+    assert "sweep.trials = 0" in capfd.readouterr().err
+
+
+def test_a_killed_command_goes_on_where_it_was(place, tmp_path):
+    recipe, journal = write_toml(place, tmp_path), tmp_path / "run" / "sweep" / "journal.log"
+    command = [sys.executable, "-m", "featcache.cli", "sweep", str(recipe)]
+    environment = os.environ | {"LOKY_MAX_CPU_COUNT": "1"}
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    while child.poll() is None and not (journal.exists() and b'"state":1' in journal.read_bytes()):
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    before = journal.read_bytes().count(b'"state":1')
+    assert 0 < before < 40
+    done = run_cli("sweep", recipe, "--json", LOKY_MAX_CPU_COUNT="1")
+    assert done.returncode == 0, done.stderr
+    entries = json.loads(done.stdout)["leaderboard"]["entries"]
+    assert sorted(entry["trial"] for entry in entries) == list(range(40))
+    assert len({json.dumps(entry["searched"]) for entry in entries}) == 40
