@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featcache.extraction import extract as extract
     from featcache.heads.dense import DenseHead as DenseHead
     from featcache.heads.keras_head import KerasHead as KerasHead
+    from featcache.heads.stack import fit_together as fit_together
     from featcache.model import Model as Model
     from featcache.recipe import Recipe as Recipe
     from featcache.search.sweep import run_sweep as run_sweep
@@ -37,6 +38,7 @@ _HOMES = {
     "Model": "model",
     "Recipe": "recipe",
     "extract": "extraction",
+    "fit_together": "heads.stack",
     "pack": "store.feature_file",
     "run_sweep": "search.sweep",
     "train_heads": "train",
