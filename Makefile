@@ -10,7 +10,7 @@ SAMPLE := data/digits
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sample features heads sweep test test-all lint format bench clean
+.PHONY: help setup sample features heads sweep finetune test test-all lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ heads: $(SAMPLE)  ## stage 2: features.h5 -> trained heads, scored
 
 sweep: $(SAMPLE)  ## stage 2b: features.h5 -> the best of many heads; run again, it goes on
 	$(BIN)/featcache sweep $(RECIPE) $(ARGS)
+
+finetune: $(SAMPLE)  ## stage 3: the base's top layers, trained from features cached below them
+	$(BIN)/featcache finetune $(RECIPE) $(ARGS)
 
 test: $(VENV)/.installed  ## run the tests
 	$(BIN)/python -m pytest

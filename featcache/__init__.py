@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featcache.errors import FeatcacheError as FeatcacheError
     from featcache.extraction import Extraction as Extraction
     from featcache.extraction import extract as extract
+    from featcache.finetuning import finetune as finetune
     from featcache.heads.dense import DenseHead as DenseHead
     from featcache.heads.keras_head import KerasHead as KerasHead
     from featcache.heads.stack import fit_together as fit_together
@@ -38,6 +39,7 @@ _HOMES = {
     "Model": "model",
     "Recipe": "recipe",
     "extract": "extraction",
+    "finetune": "finetuning",
     "fit_together": "heads.stack",
     "pack": "store.feature_file",
     "run_sweep": "search.sweep",

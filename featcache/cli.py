@@ -72,7 +72,7 @@ def _recipe(
 Load: TypeAlias = "functools.partial[Recipe]"
 
 
-def _load_with(load: Load, overrides: dict[str, int | None]) -> "Recipe":
+def _load_with(load: Load, overrides: dict[str, int | str | None]) -> "Recipe":
     """Read the recipe with a command's own options, which override what `--set` says."""
     asked = [f"{key}={value}" for key, value in overrides.items() if value is not None]
     return load(set_=[*(load.keywords["set_"] or []), *asked])
@@ -175,6 +175,36 @@ def sweep(
     _print_extraction(result.extraction, profile=False)
     _print("", leaderboard.leaderboard_table(result.leaderboard), leaderboard.foot(result.leaderboard))
     _print("", leaderboard.best_sentence(result))
+
+
+@app.command()
+@_takes_recipe
+def finetune(
+    load: Load,
+    from_layer: Annotated[str | None, typer.Option(help="First layer to train, by name.")] = None,
+    unfreeze_from: Annotated[int | None, typer.Option(help="First layer to train, by index.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often the photos are gone through.")] = None,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Train through the whole network, to compare.")
+    ] = False,
+    score_epochs: Annotated[bool, typer.Option("--score-epochs", help="Measure each epoch on test.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Stage 3: train the base's top layers with a head, from features cached below them."""
+    layer = None if from_layer is None else json.dumps(from_layer)
+    asked = {"from_layer": layer, "unfreeze_from": unfreeze_from, "epochs": epochs}
+    recipe = _load_with(load, {f"finetune.{key}": value for key, value in asked.items()})
+    with _working(as_json) as (reporter, out):
+        from featcache.finetuning import finetune as run_stage
+
+        result = run_stage(recipe, reporter, end_to_end=end_to_end, score_epochs=score_epochs)
+    if as_json:
+        _print_json(result.to_json(), out)
+        return
+    from featcache.report import tuning
+
+    _print_extraction(result.extraction, profile=False)
+    _print("", tuning.layers_table(result), "", tuning.epochs_table(result), "", tuning.sentence(result))
 
 
 @app.command()

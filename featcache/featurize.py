@@ -111,6 +111,19 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
         pool.shutdown(cancel_futures=True)
 
 
+def decode_photos(paths: Sequence[str], settings: BaseSettings) -> NDArray[np.uint8]:
+    """Read and decode photos into memory, shape (n, height, width, 3).
+
+    Raises
+    ------
+    ImageError
+        One of them cannot be decoded.
+    """
+    spent = Seconds()
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(lambda path: _pixels(Photo(path), settings, spent), paths)))
+
+
 def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
     batch = Batch(photos)
     pixels = []

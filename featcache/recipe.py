@@ -290,6 +290,33 @@ class SweepSettings(_Section):
         return self
 
 
+class FinetuneSettings(_Section):
+    """Which layers of the base are trained further together with a head, and how.
+
+    They start at ``from_layer``, a layer's name, or at ``unfreeze_from``, its index as the Keras tutorials
+    count. ``head`` names the trained Dense head to start from; without it the best Dense one is taken.
+    """
+
+    from_layer: str | None = None
+    unfreeze_from: Annotated[int, Field(ge=0, strict=True)] | None = None
+    head: str | None = None
+    epochs: Annotated[int, Field(ge=1, strict=True)] = 10
+    learning_rate: Annotated[float, Field(gt=0.0, strict=True, allow_inf_nan=False)] = 1e-5
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, strict=True)] = 32
+
+    @model_validator(mode="after")
+    def _one_start(self) -> FinetuneSettings:
+        given = [key for key in ("from_layer", "unfreeze_from") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of from_layer and unfreeze_from; found {found}")
+        if self.optimizer == "adam" and self.momentum > 0:
+            raise ValueError("momentum goes with optimizer = 'sgd' and 'rmsprop', not with 'adam'")
+        return self
+
+
 def _check_name(name: str) -> None:
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise ValueError(f"head name {name!r} must be made of letters, digits, '-', '_' and '.'")
@@ -308,8 +335,8 @@ class Recipe(_Section):
 
     Attributes
     ----------
-    data, base, heads, sweep
-        The sections; every setting has a default.
+    data, base, heads, sweep, finetune
+        The sections; every setting has a default, but ``finetune`` is there only if it is said.
     cache : Path
         Folder of the store, shared between recipes.
     run : Path
@@ -324,6 +351,7 @@ class Recipe(_Section):
         default=DEFAULT_HEADS, validate_default=True
     )
     sweep: SweepSettings = SweepSettings()
+    finetune: FinetuneSettings | None = None
     cache: Path = Field(default_factory=default_cache)
     run: Path = Path("runs/featcache")
     seed: Seed = 0

@@ -195,12 +195,12 @@ def _train(
             found.write(folder / OUT_OF_FOLD, data.photos, data.rows["train"][1], data.classes)
             scores = found.scores
             seconds = _fit(head, settings, data.rows, reporter)
-    _name_classes(scores, data.classes)
+    name_classes(scores, data.classes)
     model = Model(name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache)
     return model, HeadResult(name, seconds, scores, None, folder)
 
 
-def _name_classes(scores: dict[str, Any], classes: Sequence[str]) -> None:
+def name_classes(scores: dict[str, Any], classes: Sequence[str]) -> None:
     """Put names where heads, which know numbers only, have these."""
     for one in scores["per_class"]:
         one["class"] = classes[one["class"]]
@@ -216,7 +216,7 @@ def _score_best_on_test_and_save(
         if result is best and "test" in data.rows:
             with _blamed(result.name):
                 test = score_head_fully(model.head, *data.rows["test"])
-            _name_classes(test, data.classes)
+            name_classes(test, data.classes)
         model.scores["test"] = test
         model.save(result.model)
         results.append(replace(result, test=test))
@@ -242,6 +242,14 @@ def _write_heads_file(run: Path, training: Training, fingerprint: str) -> None:
     heads = [*kept, *facts["heads"]]
     best = max(heads, key=lambda head: _rank(head["validation"]))["name"]
     facts |= {"heads": heads, "best": best, "data": fingerprint}
+    write_bytes_whole(run / HEADS_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def add_head(run: Path, result: HeadResult) -> None:
+    """Enter a head that another stage trained on the run's data into ``heads.json``; it may be the best."""
+    facts = json.loads((run / HEADS_FILE).read_text(encoding="utf-8"))
+    heads = [head for head in facts["heads"] if head["name"] != result.name] + [result.to_json()]
+    facts |= {"heads": heads, "best": max(heads, key=lambda head: _rank(head["validation"]))["name"]}
     write_bytes_whole(run / HEADS_FILE, (json.dumps(facts, indent=1) + "\n").encode())
 
 

@@ -9,6 +9,7 @@ ROOT = Path(featcache.__file__).parent
 
 LEVELS = {
     "cli": 4,
+    "finetuning": 3,
     "report": 3,
     "search": 3,
     "train": 3,
@@ -34,6 +35,9 @@ NEIGHBOURS = {
     ("report", "extraction"),
     ("report", "train"),
     ("report", "search"),
+    ("report", "finetuning"),
+    ("finetuning", "extraction"),
+    ("finetuning", "train"),
     ("search", "extraction"),
     ("search", "train"),
     ("train", "extraction"),

@@ -46,10 +46,13 @@ class Network:
     model : keras.Model
         From uint8 pixels (n, height, width, 3) to float32 features (n, ...).
     spec : BaseSpec
+    body : keras.Model
+        The network itself, without preprocessing and pooling.
     """
 
     model: Any
     spec: BaseSpec
+    body: Any
 
     def with_precision(self, precision: str, dtype: str) -> Network:
         """Return the same network under a spec of another precision and stored type."""
@@ -109,7 +112,7 @@ def build_network(settings: BaseSettings, precision: str = "f32", dtype: str = "
         dtype=dtype,
         feature_shape=tuple(features.shape[1:]),
     )
-    return Network(model, spec)
+    return Network(model, spec, cut)
 
 
 def _backbone(settings: BaseSettings) -> _Backbone:

@@ -1,0 +1,222 @@
+"""Stage 3: the top blocks of the base are trained further with a head, from features cached below them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.bases.boundary import LayerRow, divide
+from featcache.bases.networks import build_network
+from featcache.bases.spec import BaseSpec
+from featcache.errors import BaseNetworkError, RecipeError, did_you_mean
+from featcache.extraction import Extraction, extract
+from featcache.featurize import decode_photos
+from featcache.heads.dense import DenseHead
+from featcache.heads.feed import Feed, InMemory, Rows, Streamed
+from featcache.heads.tuning import Top, Tuning, TuningPlan, tune
+from featcache.metrics import score_head_fully
+from featcache.model import Model
+from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
+from featcache.reporter import SILENT, Reporter
+from featcache.store.feature_file import Features
+from featcache.train import HeadResult, add_head, fingerprint_of, name_classes, train_heads
+
+FOLDER, NAME = "finetune", "finetuned"
+_MAX_MEMORY = 2 << 30
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Result of stage 3.
+
+    Attributes
+    ----------
+    head : str
+        The trained head that it started from.
+    boundary : str
+        The layer whose output was cached.
+    layers : tuple of LayerRow
+        Of the whole network.
+    tuning : Tuning
+        Measures before and after each epoch.
+    extraction : Extraction
+        Of the boundary's features.
+    seconds : float
+        Of the training.
+    result : HeadResult
+        The fine-tuned model, of the best epoch.
+    """
+
+    head: str
+    boundary: str
+    layers: tuple[LayerRow, ...]
+    tuning: Tuning
+    extraction: Extraction
+    seconds: float
+    result: HeadResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return {
+            "run": str(self.extraction.run.parent),
+            "features": self.extraction.to_json(),
+            "head": self.head,
+            "boundary": self.boundary,
+            "before": self.tuning.before,
+            "history": self.tuning.history,
+            "best_epoch": self.tuning.best_epoch,
+            "seconds": round(self.seconds, 3),
+            "model": self.result.to_json(),
+        }
+
+
+def finetune(
+    recipe: Recipe,
+    reporter: Reporter = SILENT,
+    *,
+    end_to_end: bool = False,
+    score_epochs: bool = False,
+) -> Finetuning:
+    """Train the base's top layers together with a trained head; earlier stages run first.
+
+    The output of the latest layer that everything passes before the first trainable one is extracted
+    once and kept in the store. What lies above is trained from there: the numbers of training through the
+    whole network, without running its frozen part in every epoch. A run that was ended goes on after its
+    last whole epoch. The weights of the epoch with the best validation accuracy are kept.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With a section ``finetune``.
+    reporter : Reporter, optional
+        Listens to the work.
+    end_to_end : bool, default False
+        Train through the whole network, for comparison.
+    score_epochs : bool, default False
+        Measure every epoch on test, too.
+
+    Raises
+    ------
+    RecipeError
+        There is no section ``finetune``, or it names a head that is none.
+    BaseNetworkError
+        There is no such layer.
+    TrainingError
+        The head or the fine-tuning diverged.
+    FeatcacheError
+        All that `featcache.extraction.extract` raises.
+    """
+    settings = _settings(recipe)
+    started_from = _train_head(recipe, settings, reporter)
+    network = build_network(recipe.base)
+    division = divide(network, settings.from_layer, settings.unfreeze_from)
+    if division.boundary == division.layers[0].name:
+        raise BaseNetworkError(
+            "nothing below the first layer to train is frozen, so there is nothing to compute only once; "
+            f"start later than {recipe.base.name}'s first layers"
+        )
+    base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
+    extraction = extract(recipe.model_copy(update={"base": base, "run": recipe.run / FOLDER}), reporter)
+    below = build_network(base).model if end_to_end else None
+    head = started_from.head
+    top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below)
+    plan = _plan(settings, recipe.seed)
+    with extraction.open() as features:
+        spec = BaseSpec.from_json(features.base)
+        feeds = {split: _feed(features, split, base if end_to_end else None) for split in features.splits}
+        first = next(row.name for row in division.layers if row.trainable)
+        key = _key(features, head, plan, first, end_to_end)
+        test = feeds.get("test") if score_epochs else None
+        started = time.monotonic()
+        tuning = tune(
+            top,
+            feeds["train"],
+            feeds["validation"],
+            plan,
+            recipe.run / FOLDER / f"epochs-{key}",
+            test,
+            lambda done: reporter.advance("fine-tuning", done, plan.epochs),
+        )
+        seconds = time.monotonic() - started
+        model = Model(
+            NAME, started_from.classes, base, spec, top.classifier(tuning.history), {}, recipe.cache
+        )
+        result = _scored(model, features, recipe.run / "models" / NAME, seconds)
+    add_head(recipe.run, result)
+    return Finetuning(
+        started_from.name, division.boundary, division.layers, tuning, extraction, seconds, result
+    )
+
+
+def _settings(recipe: Recipe) -> FinetuneSettings:
+    if recipe.finetune is None:
+        raise RecipeError(
+            "the recipe has no [finetune]; say the first layer to train, for example "
+            "--set finetune.unfreeze_from=100, or from_layer with a layer's name"
+        )
+    return recipe.finetune
+
+
+def _train_head(recipe: Recipe, settings: FinetuneSettings, reporter: Reporter) -> Model:
+    """Train the recipe's Dense heads, which takes seconds, and return the one to start from."""
+    dense = [str(head.name) for head in recipe.heads if head.type == "dense"]
+    if settings.head is not None and settings.head not in dense:
+        raise RecipeError(
+            f"finetune.head = {settings.head!r} is no Dense head of the recipe; those are "
+            f"{', '.join(dense) or 'none'}.{did_you_mean(settings.head, dense)}"
+        )
+    if not dense:
+        raise RecipeError('fine-tuning starts from a Dense head; add [[heads]] with type = "dense"')
+    training = train_heads(recipe.with_heads([settings.head] if settings.head else dense), reporter)
+    return Model.load(training[training.best].model)
+
+
+def _plan(settings: FinetuneSettings, seed: int) -> TuningPlan:
+    return TuningPlan(
+        settings.optimizer,
+        settings.learning_rate,
+        settings.momentum,
+        settings.epochs,
+        settings.batch_size,
+        seed,
+    )
+
+
+def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Feed:
+    """Return a split's features, in memory where they fit; or its photos' pixels."""
+    rows = features[split]
+    if pixels_for is not None:
+        pixels = decode_photos(rows.paths, pixels_for)
+        return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels))
+    if int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
+        return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY)
+    X, y = rows.load()
+    return InMemory(Rows.of(X.reshape(len(X), -1), y))
+
+
+def _key(features: Features, head: DenseHead, plan: TuningPlan, layers: str, end_to_end: bool) -> str:
+    """Return what a fine-tuning depends on, but for its length, as 16 hexadecimal digits."""
+    facts = {**asdict(plan), "epochs": None, "layers": layers, "end_to_end": end_to_end}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest.update(fingerprint_of(features).encode())
+    for weights in (*head.coefs_, *head.intercepts_):
+        digest.update(weights.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _scored(model: Model, features: Features, folder: Path, seconds: float) -> HeadResult:
+    """Score the model on validation and test and save it."""
+    scores: dict[str, Any] = {"validation": None, "test": None}
+    for split in scores:
+        if split in features:
+            scores[split] = score_head_fully(model.head, *features[split].load())
+            name_classes(scores[split], model.classes)
+    model.scores.update(scores)
+    model.save(folder)
+    return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder)

@@ -1,0 +1,193 @@
+"""Fine-tuning from the boundary is fine-tuning through the whole network, and can be stopped anywhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import TINY_BASE, make_photos, run_cli
+from PIL import Image
+
+from featcache.errors import BaseNetworkError, RecipeError
+from featcache.finetuning import finetune
+from featcache.model import Model
+from featcache.recipe import Recipe
+
+LINEAR = {"type": "dense", "epochs": 5, "dropout": 0.2, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("finetuning")
+    make_photos(place / "photos", per_class=24)
+    for photo in (place / "photos" / "dog").iterdir():
+        Image.open(photo).point(lambda value: value // 2).save(photo)
+    return place
+
+
+def recipe_in(place, run, **finetune_settings):
+    given = {"unfreeze_from": 100, "epochs": 3, "learning_rate": 1e-3, "batch_size": 8}
+    split = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    return Recipe.parse(
+        {
+            "data": {"root": str(place / "photos"), "split": split},
+            "base": TINY_BASE,
+            "heads": [LINEAR, {"type": "LogisticRegression"}],
+            "finetune": given | finetune_settings,
+            "cache": str(place / "cache"),
+            "run": str(place / run),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def done(place):
+    return finetune(recipe_in(place, "run"), score_epochs=True)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_it_gives_the_numbers_of_training_through_the_whole_network(place, optimizer):
+    """The same order of batches, the same dropout; weights of the last epoch, losses of all."""
+    found = [
+        finetune(recipe_in(place, f"{optimizer}-{whole}", optimizer=optimizer), end_to_end=whole)
+        for whole in (False, True)
+    ]
+    cached, whole = (one.tuning for one in found)
+    assert cached.before == pytest.approx(whole.before, rel=1e-4)
+    for name in ("loss", "val_loss"):
+        assert cached.history[name] == pytest.approx(whole.history[name], rel=1e-3)
+    last = [last_weights(place / f"{optimizer}-{whole}") for whole in (False, True)]
+    for one, other in zip(*last, strict=True):
+        assert np.linalg.norm(one - other) <= 1e-3 * max(np.linalg.norm(other), 1e-3)
+
+
+def last_weights(run):
+    (path,) = run.glob("finetune/epochs-*/epoch-0003.npz")
+    with np.load(path) as file:
+        return [file[name] for name in file.files if name.startswith("weight_")]
+
+
+def test_it_learns_and_starts_from_the_trained_head(done):
+    assert done.head == "linear"
+    assert done.tuning.history["loss"][-1] < done.tuning.history["loss"][0]
+    assert len(done.tuning.history["test_accuracy"]) == 3
+    # what the head alone scores is where fine-tuning starts
+    assert done.tuning.before["accuracy"] == pytest.approx(
+        json.loads((done.extraction.run.parent / "models/linear/model.json").read_text())["scores"][
+            "validation"
+        ]["accuracy"]
+    )
+
+
+def test_the_model_predicts_photos_as_it_was_scored(done, place):
+    model = Model.load(done.result.model)
+    with done.extraction.open() as features:
+        paths, labels = features["validation"].paths, features["validation"].labels
+    said = [one.label for one in model.predict(paths)]
+    right = np.mean([label == model.classes[number] for label, number in zip(said, labels, strict=True)])
+    assert right == pytest.approx(done.result.validation["accuracy"])
+    assert done.result.validation["accuracy"] == pytest.approx(
+        done.tuning.history["val_accuracy"][done.tuning.best_epoch - 1]
+    )
+
+
+def test_it_is_entered_among_the_runs_heads(done, place):
+    written = json.loads((place / "run" / "heads.json").read_text())
+    assert [head["name"] for head in written["heads"]] == ["linear", "finetuned"]
+
+
+def test_batch_statistics_stay_what_they_were(done):
+    layers = Model.load(done.result.model).head.model_.get_layer("upper").layers
+    moving = [
+        (layer.moving_mean.numpy(), layer.moving_variance.numpy())
+        for layer in layers
+        if type(layer).__name__ == "BatchNormalization"
+    ]
+    assert moving
+    for mean, variance in moving:  # those of a network with random weights
+        assert (mean == 0).all()
+        assert (variance == 1).all()
+
+
+_CHILD = """
+import sys
+from featcache.finetuning import finetune
+from featcache.recipe import Recipe
+finetune(Recipe.load(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_history(done, place):
+    recipe = recipe_in(place, "killed", epochs=6)
+    whole = finetune(recipe_in(place, "whole", epochs=6)).tuning.history
+    for kill_after in (1, 2, 3, 4, 5):
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                _CHILD.replace("Recipe.load(sys.argv[1])", f"Recipe.parse({as_raw(recipe)})"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        while child.poll() is None and epochs_of(place / "killed") < kill_after:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert 1 <= epochs_of(place / "killed") <= 6
+    assert finetune(recipe).tuning.history == whole
+
+
+def as_raw(recipe):
+    return repr(json.loads(recipe.model_dump_json(exclude_none=True, exclude={"sweep"})))
+
+
+def epochs_of(run):
+    return len(list(run.glob("finetune/epochs-*/epoch-*.npz")))
+
+
+def test_more_epochs_go_on_from_those_that_are_there(place):
+    short = finetune(recipe_in(place, "longer", epochs=1)).tuning
+    longer = finetune(recipe_in(place, "longer", epochs=2)).tuning
+    assert longer.history["loss"][0] == short.history["loss"][0]
+    assert longer.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"head": "LogisticRegression"}, RecipeError, "no Dense head of the recipe; those are linear"),
+        ({"unfreeze_from": 400}, BaseNetworkError, "has 154 layers"),
+        ({"unfreeze_from": 1}, BaseNetworkError, "nothing below the first layer to train is frozen"),
+        ({"unfreeze_from": None, "from_layer": "block_99"}, BaseNetworkError, "no layer of MobileNetV2"),
+    ],
+)
+def test_what_cannot_be_is_refused(place, settings, error, message):
+    with pytest.raises(error, match=message):
+        finetune(recipe_in(place, "refused", **settings))
+
+
+def test_a_recipe_must_say_where_to_start(place):
+    recipe = recipe_in(place, "none").model_copy(update={"finetune": None})
+    with pytest.raises(RecipeError, match=r"no \[finetune\]"):
+        finetune(recipe)
+    with pytest.raises(RecipeError, match="exactly one of from_layer and unfreeze_from"):
+        recipe_in(place, "both", from_layer="block_1_expand")
+
+
+def test_the_command_prints_layers_epochs_and_the_model(place):
+    options = ["--set", "base.arguments={alpha=0.35}", "--weights", "random", "--image-size", "32"]
+    result = run_cli(
+        *("finetune", place / "photos", *options, "--unfreeze-from", "150", "--epochs", "1"),
+        *("--cache", place / "cache", "--run", place / "cli", "--set", "heads.linear.epochs=2"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "block_16_project_BN" in result.stdout
+    assert "before" in result.stdout
+    assert "models/finetuned" in result.stdout
