@@ -54,19 +54,6 @@ class Plan:
     patience: int | None = None
     held_out: int = NO_FOLD
 
-    @property
-    def shared(self) -> tuple[Any, ...]:
-        """What is the same for all heads of a stack."""
-        return (
-            self.activation,
-            self.binary,
-            self.optimizer,
-            self.momentum,
-            self.epochs,
-            self.batch_size,
-            self.held_out == NO_FOLD,
-        )
-
 
 @dataclass
 class Trained:
@@ -109,7 +96,7 @@ def train(
         Validation rows are measured after every epoch; with a `patience` they end a head's training.
         Heads that hold a fold out are measured on that.
     plans : sequence of Plan
-        One per head; their ``shared`` parts are equal.
+        One per head; the settings that a stack shares are equal.
     rng : numpy.random.Generator
         Gives the seeds of dropout, then the order of the rows in every epoch.
     losers : callable, optional

@@ -48,6 +48,8 @@ class Job:
     metric : str
     seed : int
         Of the heads.
+    scratch : str, optional
+        Folder where scikit-learn's heads keep main components, which are then found once for all of them.
     """
 
     train: Rows
@@ -55,6 +57,7 @@ class Job:
     classes: tuple[str, ...]
     metric: str
     seed: int
+    scratch: str | None = None
 
     def head(self, settings: HeadSettings) -> Any:
         """Return an unfitted head.
@@ -65,7 +68,10 @@ class Job:
             The settings do not go with each other, or name a class that is not there.
         """
         head = build_head(settings, self.seed)
-        return with_class_numbers(settings, head, self.classes, self.seed)
+        head = with_class_numbers(settings, head, self.classes, self.seed)
+        if settings.pca and settings.type != "dense":
+            head.set_params(memory=self.scratch)
+        return head
 
 
 def carry_out(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:

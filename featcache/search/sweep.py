@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,12 @@ def _search(
             recipe.sweep.metric,
             recipe.seed,
         )
-    with Study(recipe.run / FOLDER, question, space, total) as study:
+    with (
+        Study(recipe.run / FOLDER, question, space, total) as study,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         _tell_state(study, total, reporter)
-        _carry_all_out(study, job, recipe.sweep.timeout, total, reporter)
+        _carry_all_out(study, replace(job, scratch=scratch), recipe.sweep.timeout, total, reporter)
         return study.name, {trial.number: trial for trial in study.finished}
 
 

@@ -1,5 +1,7 @@
 """How trials are carried out: which heads are stopped, what counts as simple, what a failure says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,3 +177,11 @@ def test_a_deeper_tree_is_less_simple(rows):
     sizes = [size_of(DecisionTreeClassifier(max_depth=depth).fit(X, noisy)) for depth in (1, 3, 6)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
+
+
+def test_main_components_are_found_once_for_all_heads_that_ask(job, tmp_path):
+    heads = [{"type": "LogisticRegression", "pca": 3, "C": 10.0**power} for power in range(-1, 2)]
+    kept = list(carry_out(replace(job, scratch=str(tmp_path)), asked(*heads)))
+    assert len(list(tmp_path.rglob("output.pkl"))) == 2  # what Pool gave, and what PCA gave
+    for one, other in zip(kept, carry_out(job, asked(*heads)), strict=True):
+        assert one[1].scores == pytest.approx(other[1].scores)
