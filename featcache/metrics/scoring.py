@@ -118,8 +118,8 @@ def score_head(head: Any, X: Any, y: Any, with_intervals: bool = False) -> dict[
     ValueError
         As `scores` and the head's own ``predict`` do.
     """
-    answers = _answers(head, X, y)
-    return scores(*answers) | (_bounds(intervals(*answers)) if with_intervals else {})
+    asked = answers(head, X, y)
+    return scores(*asked) | (_bounds(intervals(*asked)) if with_intervals else {})
 
 
 def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int
     ValueError
         As `full_scores` and the head's own ``predict`` do.
     """
-    return full_scores(*_answers(head, X, y), resamples=resamples, seed=seed)
+    return full_scores(*answers(head, X, y), resamples=resamples, seed=seed)
 
 
 def decides_by_pairs(head: Any) -> bool:
@@ -140,12 +140,20 @@ def decides_by_pairs(head: Any) -> bool:
     return "ovo" in shapes and len(head.classes_) > 2
 
 
-def _answers(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return the arguments of `scores`."""
+def answers(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Ask a fitted classifier once for all that `scores` takes, and return that.
+
+    Of a decision between two classes the prediction is the sign, as scikit-learn's glossary has it: asking
+    for both would go through an SVC's support vectors twice, which takes longer than fitting it.
+    """
     probabilities = head.predict_proba(X) if hasattr(head, "predict_proba") else None
     ranks = probabilities is None and hasattr(head, "decision_function") and not decides_by_pairs(head)
     decision = head.decision_function(X) if ranks else None
-    return y, probabilities, head.predict(X), head.classes_, decision
+    if decision is not None and decision.ndim == 1:
+        predicted = head.classes_[(decision > 0).astype(int)]
+    else:
+        predicted = head.predict(X)
+    return y, probabilities, predicted, head.classes_, decision
 
 
 def _scores(given: Predictions) -> dict[str, Any]:

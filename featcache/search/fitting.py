@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.heads.estimators import build_head
 from featcache.heads.training import tensorflow_loaded
-from featcache.metrics import score_head
+from featcache.metrics import scores as scores_of
+from featcache.metrics.scoring import answers
 from featcache.recipe import HeadSettings
 from featcache.search.trial import Asked, Outcome, pack
 from featcache.train import UNFIT, with_class_numbers
@@ -86,14 +87,15 @@ def carry_out(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
     """
     dense = [one for one in batch if one.settings.type == "dense"]
     others = [one for one in batch if one.settings.type != "dense"]
-    if others:
-        yield from _in_processes(job, others)
+    # the processes are at work while the stack is trained here
+    beside = _in_processes(job, others) if others else iter(())
     if dense:
         yield from _in_a_stack(job, dense)
+    yield from beside
 
 
 def _in_processes(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
-    """Fit in loky's processes: much of scikit-learn holds the interpreter's lock, so threads would queue.
+    """Begin to fit in loky's processes: much of scikit-learn holds Python's lock, so threads would queue.
 
     They are started anew, not forked, which TensorFlow would not survive. Each one's linear algebra gets one
     thread, and large arrays are mapped into all of them: "c" lets a head write into its own copy of a page.
@@ -105,8 +107,12 @@ def _in_processes(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
         mmap_mode="c",
         idle_worker_timeout=_IDLE_SECONDS,
     )
+    return _while_they_live(parallel(joblib.delayed(_fit_alone)(job, one) for one in batch))
+
+
+def _while_they_live(results: Iterator[Result]) -> Iterator[Result]:
     try:
-        yield from parallel(joblib.delayed(_fit_alone)(job, one) for one in batch)
+        yield from results
     except TerminatedWorkerError:
         raise TrainingError(
             "a process that trained heads died, most likely for want of memory; run again with "
@@ -175,12 +181,13 @@ def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, 
 
 
 def _scored(job: Job, head: Any, outcome: Outcome) -> Outcome:
-    scores = score_head(head, *job.validation)
+    asked = answers(head, *job.validation)
+    scores = scores_of(*asked)
     value = scores[job.metric]
     if value is None or not math.isfinite(value):
         raise ValueError(f"it has no {job.metric} on these validation photos")
-    X, y = job.validation
-    correct = pack(np.asarray(head.predict(X)) == y)
+    y_true, _, predicted, *_ = asked
+    correct = pack(np.asarray(predicted) == y_true)
     return replace(outcome, value=value, scores=scores, size=size_of(head), correct=correct)
 
 
