@@ -49,7 +49,7 @@ def done(place):
     return finetune(recipe_in(place, "run"), score_epochs=True)
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+@pytest.mark.parametrize("optimizer", ["rmsprop", pytest.param("adam", marks=pytest.mark.slow)])
 def test_it_gives_the_numbers_of_training_through_the_whole_network(place, optimizer):
     """The same order of batches, the same dropout; weights of the last epoch, losses of all."""
     found = [
@@ -152,6 +152,7 @@ def epochs_of(run):
     return len(list(run.glob("finetune/epochs-*/epoch-*.npz")))
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_from_those_that_are_there(place):
     short = finetune(recipe_in(place, "longer", epochs=1)).tuning
     longer = finetune(recipe_in(place, "longer", epochs=2)).tuning

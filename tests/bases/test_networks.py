@@ -33,7 +33,12 @@ def keras_predict(name, network, x):
     return model.predict(prepare(x.astype(np.float32)), batch_size=len(x), verbose=0)
 
 
-@pytest.mark.parametrize("name", PREPROCESSING)
+_LONG = {"ResNet50", "EfficientNetB0"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONG)) for name in PREPROCESSING]
+)
 def test_features_are_those_of_keras_predict(name):
     x, expected = pixels(6, (64, 64)), None
     for pooling, pooled in (
