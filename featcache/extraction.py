@@ -243,14 +243,24 @@ def ensure(photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter
     FeaturesError
         The base gave something that is no number.
     """
-    plan, shelf = _plan([key_of(photo.digest) for photo in photos], base.spec, store, reporter)
+    extracted, missing, shelf = _there_and_missing(photos, base.spec, store, reporter)
+    if missing:
+        _compute(missing, base, shelf, extracted, reporter)
+    return extracted
+
+
+def _there_and_missing(
+    photos: Sequence[Photo], spec: BaseSpec, store: Store, reporter: Reporter
+) -> tuple[Extracted, list[Photo], Shelf]:
+    """Return what the store has, which photos are to be computed, and where to.
+
+    The plan ends here: while photos are computed its tables would only take memory.
+    """
+    plan, shelf = _plan([key_of(photo.digest) for photo in photos], spec, store, reporter)
     _announce(plan, len(photos), reporter)
     if plan.refusal:
         raise StoreError(plan.refusal)
-    extracted = Extracted(dict(plan.reuse))
-    if plan.compute:
-        _compute(_first_of_each(plan.compute, photos), base, shelf, extracted, reporter)
-    return extracted
+    return Extracted(dict(plan.reuse)), _first_of_each(plan.compute, photos), shelf
 
 
 def _first_of_each(keys: Sequence[Key], photos: Sequence[Photo]) -> list[Photo]:
