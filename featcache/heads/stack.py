@@ -120,7 +120,8 @@ def _fit(members: Sequence[_Member], data: _Data, losers: Losers | None = None) 
 
 def _stack_of(head: DenseHead, data: _Data) -> tuple[Any, ...]:
     """Return what heads of one stack have in common, as something that can be compared."""
-    seed = head.random_state if isinstance(head.random_state, int | np.integer) else id(head)
+    state = head.random_state
+    seed = ("seed", int(state)) if isinstance(state, int | np.integer) else ("alone", id(head))
     held_out = head.validation_fraction if data.holds_out_for(head) else None
     return (
         head._hidden,
@@ -131,7 +132,7 @@ def _stack_of(head: DenseHead, data: _Data) -> tuple[Any, ...]:
         head.momentum,
         head.epochs,
         head.batch_size,
-        int(seed),
+        seed,
         held_out,
     )
 

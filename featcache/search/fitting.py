@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +30,8 @@ from featcache.train import UNFIT, with_class_numbers
 
 _FAILURES = (FeatcacheError, *UNFIT, MemoryError)
 
-# Processes whose parent was killed wait so long before they end, too.
 _IDLE_SECONDS = 20
+_WATCH_SECONDS = 1.0
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 Measures = Mapping[int, Mapping[str, float]]
@@ -106,8 +108,21 @@ def _in_processes(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
         return_as="generator",
         mmap_mode="c",
         idle_worker_timeout=_IDLE_SECONDS,
+        initializer=_end_with,
+        initargs=(os.getpid(),),
     )
     return _while_they_live(parallel(joblib.delayed(_fit_alone)(job, one) for one in batch))
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent; a killed parent leaves some of loky's waiting for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _while_they_live(results: Iterator[Result]) -> Iterator[Result]:

@@ -92,7 +92,7 @@ def test_a_head_learns_from_disk_what_it_learns_from_memory(monkeypatch, shape, 
     np.testing.assert_array_equal(head.predict_proba(held), head.predict_proba(held_rows))
 
 
-def test_what_fits_in_one_piece_is_shuffled_as_in_memory_and_learned_alike():
+def test_a_split_brings_its_own_labels_and_shape():
     on_disk = source(300)
     head = DenseHead(epochs=3, random_state=0).fit(on_disk)
     assert head.history_["loss"][-1] < head.history_["loss"][0]

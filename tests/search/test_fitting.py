@@ -1,6 +1,10 @@
 """How trials are carried out: which heads are stopped, what counts as simple, what a failure says."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,3 +189,37 @@ def test_main_components_are_found_once_for_all_heads_that_ask(job, tmp_path):
     assert len(list(tmp_path.rglob("output.pkl"))) == 2  # what Pool gave, and what PCA gave
     for one, other in zip(kept, carry_out(job, asked(*heads)), strict=True):
         assert one[1].scores == pytest.approx(other[1].scores)
+
+
+_CHILD = """
+import os, time
+from featcache.search.fitting import _end_with
+_end_with(os.getppid())
+print("watching", flush=True)
+time.sleep(60)
+"""
+_PARENT = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {_CHILD!r}], stdout=subprocess.PIPE, text=True)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_a_worker_ends_soon_after_its_parent_was_killed():
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    ended = time.monotonic() + 15
+    while is_running(worker):
+        assert time.monotonic() < ended, "the worker outlived its parent"
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
