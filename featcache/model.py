@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,10 @@ class Prediction:
         return known if self.reason is None else {**known, "reason": self.reason}
 
 
-@dataclass
 class Model:
     """A trained classifier of photos.
 
-    Attributes
+    Parameters
     ----------
     name : str
         The head's name in its recipe.
@@ -78,21 +78,45 @@ class Model:
         How the base is built and photos are decoded.
     spec : BaseSpec
         What the base was when the head was trained.
-    head : classifier
-        On features (n, ...), with the labels 0 … len(classes) - 1.
+    head : classifier or Path
+        On features (n, ...), with the labels 0 … len(classes) - 1; or the file that it is in.
     scores : dict
         On validation and, for the best head of a run, on test.
-    cache : Path
+    cache : Path, optional
         The store that keeps the base's converted network; without it the base is built anew.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    settings: BaseSettings
-    spec: BaseSpec
-    head: Any
-    scores: dict[str, Any]
-    cache: Path = field(default_factory=default_cache)
+    def __init__(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        settings: BaseSettings,
+        spec: BaseSpec,
+        head: Any,
+        scores: dict[str, Any],
+        cache: Path | None = None,
+    ) -> None:
+        self.name, self.classes, self.settings, self.spec, self.scores = name, classes, settings, spec, scores
+        self.cache = default_cache() if cache is None else cache
+        self._head = head
+
+    @cached_property
+    def head(self) -> Any:
+        """The classifier; of a model that was loaded, read when it is first asked for."""
+        if not isinstance(self._head, Path):
+            return self._head
+        from featcache.heads.persistence import load_head
+
+        return load_head(self._head)
+
+    @cached_property
+    def _classifier(self) -> Any:
+        """What predicts: the head, or of a linear one what needs no scikit-learn."""
+        if not isinstance(self._head, Path):
+            return self._head
+        from featcache.heads.linear import load_linear
+
+        return load_linear(self._head) or self.head
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and the head into `folder`.
@@ -136,8 +160,6 @@ class Model:
         FormatError
             A newer version wrote it.
         """
-        from featcache.heads.persistence import load_head
-
         path = find_model(Path(folder))
         facts = read_facts(path)
         try:
@@ -146,14 +168,13 @@ class Model:
                 classes=tuple(facts["classes"]),
                 settings=BaseSettings(**facts["base"]["settings"]),
                 spec=BaseSpec.from_json(facts["base"]["spec"]),
-                head=load_head(path / facts["head"]),
+                head=path / facts["head"],
                 scores=facts["scores"],
                 cache=Path(facts["cache"]),
             )
-            if len(model.classes) != len(model.head.classes_):
-                raise ValueError(
-                    f"{len(model.classes)} classes, but the head knows {len(model.head.classes_)}"
-                )
+            known = len(model._classifier.classes_)
+            if len(model.classes) != known:
+                raise ValueError(f"{len(model.classes)} classes, but the head knows {known}")
             return model
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path / MODEL_FILE} is damaged ({error!r}); train the head again") from None
@@ -196,13 +217,13 @@ class Model:
         return list(self._classify([""] * len(features), features))
 
     def _classify(self, paths: Sequence[str], features: NDArray[Any]) -> Iterator[Prediction]:
-        labels = self.head.predict(features)
-        if not hasattr(self.head, "predict_proba"):
+        labels = self._classifier.predict(features)
+        if not hasattr(self._classifier, "predict_proba"):
             yield from (
                 Prediction(path, self.classes[label]) for path, label in zip(paths, labels, strict=True)
             )
             return
-        for path, label, row in zip(paths, labels, self.head.predict_proba(features), strict=True):
+        for path, label, row in zip(paths, labels, self._classifier.predict_proba(features), strict=True):
             by_class = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
             yield Prediction(path, self.classes[label], by_class[self.classes[label]], by_class)
 

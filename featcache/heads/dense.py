@@ -16,10 +16,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from featcache.heads.feed import is_source, read_checked
-from featcache.heads.pooling import check_spatial, is_spatial, vectors_of
+from featcache.heads.pooling import check_spatial, is_spatial
 from featcache.heads.program import has_dropout_before
 from featcache.heads.stack import MAX_MEMORY, fit_together
 from featcache.heads.training import Plan, Trained
+from featcache.heads.vectors import vectors_of
 from featcache.tensorflow_runtime import keras
 
 BLOCK_ROWS = 2048

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.heads.pooling import pool
+from featcache.heads.vectors import pool
 
 NO_FOLD = -1
 

@@ -8,6 +8,7 @@ its description names: parts of Keras itself and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pkgutil
@@ -28,6 +29,7 @@ from featcache.errors import ModelError
 from featcache.files import write_bytes_whole
 from featcache.heads.dense import DenseHead
 from featcache.heads.keras_head import KerasHead, output_units
+from featcache.heads.linear import linear_form, save_linear
 from featcache.tensorflow_runtime import keras, tensorflow
 
 MEMBER = "featcache.json"
@@ -107,7 +109,8 @@ def save_head(head: Any, folder: Path) -> str:
     Returns
     -------
     str
-        ``head.keras`` for a `DenseHead` or `KerasHead` (this needs TensorFlow), else ``head.skops``.
+        ``head.keras`` for a `DenseHead` or `KerasHead` (this needs TensorFlow), else ``head.skops``; beside
+        a linear one stands its `LinearHead`.
 
     Raises
     ------
@@ -120,6 +123,9 @@ def save_head(head: Any, folder: Path) -> str:
     name, content = ("head.keras", _keras_bytes) if network else ("head.skops", _skops_bytes)
     path = Path(folder) / name
     write_bytes_whole(path, content(head, path))
+    with contextlib.suppress(ModelError):  # most of scikit-learn's classifiers are not linear
+        if not network:
+            save_linear(linear_form(head), path)
     return name
 
 

@@ -1,8 +1,8 @@
-"""Make vectors of spatial features: flatten them, or pool over height and width."""
+"""The first step of scikit-learn heads: checked features in, vectors out."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,37 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_array, validate_data
 
-Pooling = Literal["flatten", "avg", "max"]
-
-
-def pool(features: NDArray[Any], pooling: str) -> NDArray[Any]:
-    """Turn (n, h, w, c) features into vectors; 2-D features are returned as they are.
-
-    Parameters
-    ----------
-    features : array of shape (n, h, w, c) or (n, c), floating
-    pooling : {"flatten", "avg", "max"}
-
-    Returns
-    -------
-    array of shape (n, h * w * c) for "flatten" (a view where possible), else (n, c)
-        float16 comes back as float32 where numbers are summed ("avg").
-    """
-    if features.ndim == 2:
-        return features
-    if pooling == "flatten":
-        return features.reshape(len(features), -1)
-    if pooling == "max":
-        return np.asarray(features.max(axis=(1, 2)))
-    wide = np.result_type(features.dtype, np.float32)
-    return np.asarray(features.mean(axis=(1, 2), dtype=wide))
-
-
-def vectors_of(features: NDArray[Any], pooling: str) -> NDArray[Any]:
-    """Return features (n, h, w, c) or (n, c) as rows that lie one after another, float16 or float32."""
-    vectors = pool(features, pooling)
-    dtype = np.float16 if vectors.dtype == np.float16 else np.float32
-    return np.ascontiguousarray(vectors, dtype=dtype)
+from featcache.heads.vectors import pool
 
 
 class Pool(TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -15,8 +15,8 @@ from sklearn.utils import check_random_state, compute_class_weight
 
 from featcache.errors import TrainingError
 from featcache.heads.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_source
-from featcache.heads.pooling import vectors_of
 from featcache.heads.training import Losers, Measures, Trained, glorot_uniform, train
+from featcache.heads.vectors import vectors_of
 
 if TYPE_CHECKING:
     from featcache.heads.dense import DenseHead

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featcache.heads.pooling import Pool, pool
+from featcache.heads.pooling import Pool
+from featcache.heads.vectors import pool
 
 SPATIAL = np.arange(2 * 2 * 3 * 4, dtype=np.float32).reshape(2, 2, 3, 4)
 
