@@ -19,12 +19,13 @@ from featcache.extraction import Extraction, extract
 from featcache.featurize import decode_photos
 from featcache.heads.dense import DenseHead
 from featcache.heads.feed import Feed, InMemory, Rows, Streamed
+from featcache.heads.keras_head import KerasHead
 from featcache.heads.tuning import Top, Tuning, TuningPlan, tune
-from featcache.metrics import score_head_fully
+from featcache.metrics import full_scores
 from featcache.model import Model
 from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
-from featcache.store.feature_file import Features
+from featcache.store.feature_file import Features, Split
 from featcache.train import HeadResult, add_head, fingerprint_of, name_classes, train_heads
 
 FOLDER, NAME = "finetune", "finetuned"
@@ -125,10 +126,10 @@ def finetune(
     extraction = extract(recipe.model_copy(update={"base": base, "run": recipe.run / FOLDER}), reporter)
     below = build_network(base).model if end_to_end else None
     head = started_from.head
-    top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below)
     plan = _plan(settings, recipe.seed)
     with extraction.open() as features:
         spec = BaseSpec.from_json(features.base)
+        top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below, precision=spec.precision)
         feeds = {split: _feed(features, split, base if end_to_end else None) for split in features.splits}
         first = next(row.name for row in division.layers if row.trainable)
         key = _key(features, head, plan, first, end_to_end)
@@ -215,8 +216,15 @@ def _scored(model: Model, features: Features, folder: Path, seconds: float) -> H
     scores: dict[str, Any] = {"validation": None, "test": None}
     for split in scores:
         if split in features:
-            scores[split] = score_head_fully(model.head, *features[split].load())
+            scores[split] = _scores(model.head, features[split])
             name_classes(scores[split], model.classes)
     model.scores.update(scores)
     model.save(folder)
     return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder)
+
+
+def _scores(head: KerasHead, rows: Split) -> dict[str, Any]:
+    """Score block by block: the boundary's features may be larger than memory."""
+    probabilities = np.concatenate([head.predict_proba(X) for X, _ in rows.blocks()])
+    predicted = head.classes_[probabilities.argmax(axis=1)]
+    return full_scores(rows.labels, probabilities, predicted, head.classes_)
