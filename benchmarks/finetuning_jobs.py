@@ -54,7 +54,7 @@ class Job:
 
 
 JOBS = (
-    Job("vgg16_150", "VGG16", "vgg16", 150, "block5_conv1", bar=3.5, bar_bf16=10, rows=256, held_out=128),
+    Job("vgg16_150", "VGG16", "vgg16", 150, "block5_conv1", bar=3.5, bar_bf16=10, rows=128, held_out=64),
     Job(
         "mobilenetv2_160",
         "MobileNetV2",

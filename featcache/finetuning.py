@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -20,6 +21,7 @@ from featcache.featurize import decode_photos
 from featcache.heads.dense import DenseHead
 from featcache.heads.feed import Feed, InMemory, Rows, Streamed
 from featcache.heads.keras_head import KerasHead
+from featcache.heads.training import glorot_uniform
 from featcache.heads.tuning import Top, Tuning, TuningPlan, tune
 from featcache.metrics import full_scores
 from featcache.model import Model
@@ -40,6 +42,8 @@ class Finetuning:
     ----------
     head : str
         The trained head that it started from.
+    fresh_head : bool
+        Its weights were drawn anew before.
     boundary : str
         The layer whose output was cached.
     layers : tuple of LayerRow
@@ -55,6 +59,7 @@ class Finetuning:
     """
 
     head: str
+    fresh_head: bool
     boundary: str
     layers: tuple[LayerRow, ...]
     tuning: Tuning
@@ -68,6 +73,7 @@ class Finetuning:
             "run": str(self.extraction.run.parent),
             "features": self.extraction.to_json(),
             "head": self.head,
+            "fresh_head": self.fresh_head,
             "boundary": self.boundary,
             "before": self.tuning.before,
             "history": self.tuning.history,
@@ -125,7 +131,7 @@ def finetune(
     base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
     extraction = extract(recipe.model_copy(update={"base": base, "run": recipe.run / FOLDER}), reporter)
     below = build_network(base).model if end_to_end else None
-    head = started_from.head
+    head = _with_new_weights(started_from.head, recipe.seed) if settings.fresh_head else started_from.head
     plan = _plan(settings, recipe.seed)
     with extraction.open() as features:
         spec = BaseSpec.from_json(features.base)
@@ -151,7 +157,14 @@ def finetune(
         result = _scored(model, features, recipe.run / "models" / NAME, seconds)
     add_head(recipe.run, result)
     return Finetuning(
-        started_from.name, division.boundary, division.layers, tuning, extraction, seconds, result
+        started_from.name,
+        settings.fresh_head,
+        division.boundary,
+        division.layers,
+        tuning,
+        extraction,
+        seconds,
+        result,
     )
 
 
@@ -176,6 +189,14 @@ def _train_head(recipe: Recipe, settings: FinetuneSettings, reporter: Reporter) 
         raise RecipeError('fine-tuning starts from a Dense head; add [[heads]] with type = "dense"')
     training = train_heads(recipe.with_heads([settings.head] if settings.head else dense), reporter)
     return Model.load(training[training.best].model)
+
+
+def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
+    sizes = [*(len(kernel) for kernel in head.coefs_), head.coefs_[-1].shape[1]]
+    weights = glorot_uniform(np.random.default_rng(seed), sizes)
+    fresh = copy.copy(head)
+    fresh.coefs_, fresh.intercepts_ = weights[::2], weights[1::2]
+    return fresh
 
 
 def _plan(settings: FinetuneSettings, seed: int) -> TuningPlan:

@@ -16,6 +16,7 @@ from featcache.errors import BaseNetworkError, RecipeError
 from featcache.finetuning import finetune
 from featcache.model import Model
 from featcache.recipe import Recipe
+from featcache.report import tuning as tuning_report
 
 LINEAR = {"type": "dense", "epochs": 5, "dropout": 0.2, "learning_rate": 0.01}
 
@@ -96,6 +97,13 @@ def test_it_learns_and_starts_from_the_trained_head(done):
     )
 
 
+def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
+    fresh = finetune(recipe_in(place, "fresh", fresh_head=True, epochs=1))
+    assert (done.fresh_head, fresh.fresh_head) == (False, True)
+    assert fresh.tuning.before["loss"] > done.tuning.before["loss"]
+    assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
+
+
 def test_the_model_predicts_photos_as_it_was_scored(done, place):
     model = Model.load(done.result.model)
     with done.extraction.open() as features:
@@ -130,6 +138,7 @@ _CHILD = """
 import sys
 from featcache.finetuning import finetune
 from featcache.recipe import Recipe
+from featcache.report import tuning as tuning_report
 finetune(Recipe.load(sys.argv[1]))
 """
 
