@@ -13,6 +13,7 @@ from conftest import TINY_BASE, make_photos, run_cli
 from PIL import Image
 
 from featcache.errors import BaseNetworkError, RecipeError
+from featcache.featurize import decode_photos
 from featcache.finetuning import finetune
 from featcache.model import Model
 from featcache.recipe import Recipe
@@ -109,6 +110,7 @@ def test_the_model_predicts_photos_as_it_was_scored(done, place):
     with done.extraction.open() as features:
         paths, labels = features["validation"].paths, features["validation"].labels
     said = [one.label for one in model.predict(paths)]
+    assert [one.label for one in model.predict(decode_photos(paths, model.settings))] == said
     right = np.mean([label == model.classes[number] for label, number in zip(said, labels, strict=True)])
     assert right == pytest.approx(done.result.validation["accuracy"])
     assert done.result.validation["accuracy"] == pytest.approx(
