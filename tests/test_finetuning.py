@@ -90,7 +90,12 @@ def test_it_learns_and_starts_from_the_trained_head(done):
     assert done.head == "linear"
     assert done.tuning.history["loss"][-1] < done.tuning.history["loss"][0]
     assert len(done.tuning.history["test_accuracy"]) == 3
-    # what the head alone scores is where fine-tuning starts
+    # what the head ended with is where fine-tuning starts
+    assert done.tuning.before["loss"] == pytest.approx(done.started_from.history_["val_loss"][-1], rel=1e-3)
+    told = done.to_json()
+    assert told["head_before"] == done.started_from.before_
+    assert [len(values) for values in told["head_history"].values()] == [5] * 4
+    # what the head alone scores
     assert done.tuning.before["accuracy"] == pytest.approx(
         json.loads((done.extraction.run.parent / "models/linear/model.json").read_text())["scores"][
             "validation"
@@ -216,3 +221,6 @@ def test_the_command_prints_layers_epochs_and_the_model(place):
     assert "block_16_project_BN" in result.stdout
     assert "before" in result.stdout
     assert "models/finetuned" in result.stdout
+    assert f"Learning curves: {place / 'cli' / 'finetune' / 'curves.png'}" in result.stdout
+    with Image.open(place / "cli" / "finetune" / "curves.png") as picture:
+        assert picture.format == "PNG"
