@@ -83,6 +83,8 @@ def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "")
         _tidy(axes)
     if tuning is not None:
         _say_where_tuning_starts(plots[0], head.n_iter_, tuning.epochs)
+    epochs = [epoch for line in plots[0].lines for epoch in line.get_xdata()]
+    plots[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     plots[-1].set_xlabel("epoch" + _before(head), fontsize=10)
     plots[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
@@ -152,7 +154,8 @@ def _mark_kept(axes: Axes, line: _Line, head: Any, tuning: Tuning | None) -> Non
     value = dict(zip(*line, strict=True))[kept]
     of_tuning = f" ({tuning.best_epoch} of fine-tuning)" if tuning is not None else ""
     label = f"kept: epoch {kept}{of_tuning}"
-    axes.plot([kept], [value], "o", markersize=10, color="black", fillstyle="none", label=label)
+    circle = {"marker": "o", "markersize": 10, "fillstyle": "none", "linestyle": "none", "color": "black"}
+    axes.plot([kept], [value], **circle, clip_on=False, label=label)
 
 
 def _kept_epoch(head: Any, tuning: Tuning | None) -> int | None:

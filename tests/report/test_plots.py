@@ -65,6 +65,7 @@ def test_the_curves_of_a_head_are_its_history_from_before_training_on():
     assert legend(figure) == ["training", "validation", "kept: epoch 4"]
     assert "0: before training" in figure.axes[1].get_xlabel()
     assert figure.get_suptitle() == "linear"
+    assert figure.axes[1].get_xlim() == (-0.5, 4.5)
 
 
 def test_with_early_stopping_the_best_epoch_was_kept():
