@@ -38,6 +38,14 @@ RIGHT, WRONG, UNKNOWN = "#00783C", "#C4161C", "#000000"
 
 _TRAINING_LINE: dict[str, Any] = {"color": TRAINING, "linestyle": "--", "linewidth": 1.3, "marker": "."}
 _VALIDATION_LINE: dict[str, Any] = {"color": VALIDATION, "linestyle": "-", "linewidth": 1.8, "marker": "."}
+_CIRCLE: dict[str, Any] = {
+    "color": "black",
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 10,
+    "fillstyle": "none",
+    "clip_on": False,  # whole at the edge, too
+}
 _DPI = 150
 _GREY = "#555555"
 _TILE = 1.9  # inches
@@ -154,8 +162,7 @@ def _mark_kept(axes: Axes, line: _Line, head: Any, tuning: Tuning | None) -> Non
     value = dict(zip(*line, strict=True))[kept]
     of_tuning = f" ({tuning.best_epoch} of fine-tuning)" if tuning is not None else ""
     label = f"kept: epoch {kept}{of_tuning}"
-    circle = {"marker": "o", "markersize": 10, "fillstyle": "none", "linestyle": "none", "color": "black"}
-    axes.plot([kept], [value], **circle, clip_on=False, label=label)
+    axes.plot([kept], [value], **_CIRCLE, label=label)
 
 
 def _kept_epoch(head: Any, tuning: Tuning | None) -> int | None:
