@@ -283,6 +283,7 @@ def predict(
         raise typer.BadParameter("--wrong-first goes with --grid")
     with _working(as_json or as_csv) as (reporter, out):
         from featcache.model import Model
+        from featcache.report import grid as pictures
         from featcache.report import plots, tables
 
         if grid is not None:
@@ -298,7 +299,7 @@ def predict(
     if all(one.label is None for one in predictions):
         raise FeatcacheError("none of the photos could be decoded")
     if grid is not None:
-        plots.write_grid(predictions, loaded.classes, grid, wrong_first)
+        pictures.write_grid(predictions, loaded.classes, grid, wrong_first)
         typer.echo(f"Grid: {grid}", err=as_json or as_csv)
 
 
