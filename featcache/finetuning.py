@@ -202,6 +202,8 @@ def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
     weights = glorot_uniform(np.random.default_rng(seed), sizes)
     fresh = copy.copy(head)
     fresh.coefs_, fresh.intercepts_ = weights[::2], weights[1::2]
+    fresh.before_, fresh.history_ = None, {name: [] for name in head.history_}
+    fresh.n_iter_ = fresh.best_epoch_ = 0
     return fresh
 
 

@@ -106,6 +106,8 @@ def test_it_learns_and_starts_from_the_trained_head(done):
 def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
     fresh = finetune(recipe_in(place, "fresh", fresh_head=True, epochs=1))
     assert (done.fresh_head, fresh.fresh_head) == (False, True)
+    assert (fresh.started_from.n_iter_, fresh.started_from.before_) == (0, None)
+    assert set(map(len, fresh.started_from.history_.values())) == {0}
     assert fresh.tuning.before["loss"] > done.tuning.before["loss"]
     assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
 

@@ -81,7 +81,7 @@ def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "")
         _say_where_tuning_starts(plots[0], head.n_iter_, tuning.epochs)
     epochs = [epoch for line in plots[0].lines for epoch in line.get_xdata()]
     plots[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    plots[-1].set_xlabel("epoch" + _before(head), fontsize=10)
+    plots[-1].set_xlabel("epoch (0: before training)" if 0 in epochs else "epoch", fontsize=10)
     plots[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
     lines = [line for line in plots[0].lines if not str(line.get_label()).startswith("_")]
@@ -100,10 +100,6 @@ def _measures_of(head: Any) -> list[str]:
             "Keras heads that are fitted"
         )
     return [name for name in ("accuracy", "loss") if name in head.history_]
-
-
-def _before(head: Any) -> str:
-    return " (0: before training)" if getattr(head, "before_", None) else ""
 
 
 def _draw_measure(axes: Axes, measure: str, head: Any, tuning: Tuning | None) -> None:
@@ -223,7 +219,8 @@ def write_curves_of_tuning(result: Finetuning) -> Path:
     StoreError
         No room or no permission.
     """
-    figure = learning_curves(result.started_from, result.tuning, title=f"{result.head}, then fine-tuning")
+    title = f"{result.head}, {'its weights drawn anew, in' if result.fresh_head else 'then'} fine-tuning"
+    figure = learning_curves(result.started_from, result.tuning, title=title)
     return write_figure(figure, result.extraction.run / CURVES_FILE)
 
 

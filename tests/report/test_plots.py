@@ -79,6 +79,19 @@ def test_fine_tuning_goes_on_where_the_head_ended_and_a_line_says_so():
     assert legend(figure)[-1] == "kept: epoch 5 (1 of fine-tuning)"
 
 
+def test_a_fresh_head_begins_with_fine_tuning():
+    fresh = head(before=None, history={name: [] for name in HISTORY})
+    fresh.n_iter_ = fresh.best_epoch_ = 0
+    figure = learning_curves(fresh, TUNING)
+    for measure in ("accuracy", "loss"):
+        drawn = lines(figure, measure)
+        assert drawn["training"] == ([1, 2], TUNING.history[measure])
+        assert drawn["validation"][0] == [0, 1, 2]
+        assert drawn["validation"][1] == [TUNING.before[measure], *TUNING.history[f"val_{measure}"]]
+        assert drawn["_start of fine-tuning"][0] == [0, 0]
+    assert "0: before training" in figure.axes[1].get_xlabel()
+
+
 def test_a_head_without_validation_has_one_line():
     figure = learning_curves(head(before=None, history={"loss": [2.0, 1.0, 0.5, 0.2], "accuracy": [0.5] * 4}))
     assert set(lines(figure, "loss")) == {"training", "kept"}
