@@ -108,7 +108,7 @@ def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
     assert (done.fresh_head, fresh.fresh_head) == (False, True)
     assert (fresh.started_from.n_iter_, fresh.started_from.before_) == (0, None)
     assert set(map(len, fresh.started_from.history_.values())) == {0}
-    assert fresh.tuning.before["loss"] > done.tuning.before["loss"]
+    assert fresh.tuning.before["loss"] != pytest.approx(done.tuning.before["loss"], rel=1e-3)
     assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
 
 
