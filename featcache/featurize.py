@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
-from featcache.images.decode import decode
+from featcache.images.decode import decode_views
 from featcache.images.table import digest_of
+from featcache.images.views import View
 from featcache.recipe import BaseSettings
 
 # Batches that may be finished before the oldest is taken; more would only cost memory.
@@ -37,10 +39,13 @@ class Photo:
     path : str
     digest : bytes
         What the file's bytes must hash to; empty when any bytes will do.
+    view : View or None
+        Which view of the photo; None is the plain photo. Views are drawn from the digest.
     """
 
     path: str
     digest: bytes = b""
+    view: View | None = None
 
 
 @dataclass
@@ -86,6 +91,7 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
     Parameters
     ----------
     photos : sequence of Photo
+        Views of one photo that stand one after another are decoded together.
     base : Base
         Its network is built or loaded when the first photo is decoded, not before.
 
@@ -121,18 +127,19 @@ def decode_photos(paths: Sequence[str], settings: BaseSettings) -> NDArray[np.ui
     """
     spent = Seconds()
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(lambda path: _pixels(Photo(path), settings, spent), paths)))
+        return np.stack(list(pool.map(lambda path: _pixels([Photo(path)], settings, spent)[0], paths)))
 
 
 def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
     batch = Batch(photos)
-    pixels = []
-    for photo in photos:
+    pixels: list[NDArray[np.uint8]] = []
+    for _, same in groupby(photos, lambda photo: (photo.path, photo.digest)):
+        views = list(same)
         try:
-            pixels.append(_pixels(photo, base.settings, batch.seconds))
-            batch.photos.append(photo)
+            pixels.extend(_pixels(views, base.settings, batch.seconds))
+            batch.photos.extend(views)
         except ImageError as error:
-            batch.failed.append((photo, str(error)))
+            batch.failed.extend((view, str(error)) for view in views)
     if pixels:
         stacked = np.stack(pixels)
         base.prepare()
@@ -145,8 +152,9 @@ def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
     return batch
 
 
-def _pixels(photo: Photo, settings: BaseSettings, seconds: Seconds) -> NDArray[np.uint8]:
-    started = time.perf_counter()
+def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> list[NDArray[np.uint8]]:
+    """Read a file once and decode views of it."""
+    started, photo = time.perf_counter(), views[0]
     try:
         data = Path(photo.path).read_bytes()
     except OSError as error:
@@ -157,6 +165,7 @@ def _pixels(photo: Photo, settings: BaseSettings, seconds: Seconds) -> NDArray[n
     read = time.perf_counter()
     seconds.reading += read - started
     try:
-        return decode(data, settings.image_size, settings.resize, settings.interpolation)
+        how = (settings.image_size, settings.resize, settings.interpolation)
+        return decode_views(data, photo.digest, [one.view for one in views], *how)
     finally:
         seconds.decoding += time.perf_counter() - read

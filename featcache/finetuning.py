@@ -17,12 +17,13 @@ from featcache.bases.spec import BaseSpec
 from featcache.errors import BaseNetworkError, RecipeError, did_you_mean
 from featcache.extraction import Extraction, extract
 from featcache.featurize import decode_photos
+from featcache.heads.augmentation import augmentation_of
 from featcache.heads.dense import DenseHead
 from featcache.heads.feed import Feed, InMemory, Rows, Streamed
 from featcache.heads.tuning import Top, Tuning, TuningPlan, tune
 from featcache.metrics import score_head_fully
 from featcache.model import Model
-from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
+from featcache.recipe import AugmentSettings, BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.store.feature_file import Features
 from featcache.train import HeadResult, add_head, fingerprint_of, name_classes, train_heads
@@ -90,6 +91,8 @@ def finetune(
     whole network, without running its frozen part in every epoch. A run that was ended goes on after its
     last whole epoch. The weights of the epoch with the best validation accuracy are kept.
 
+    With a section ``augment`` an epoch sees each training photo in one of its stored views.
+
     Parameters
     ----------
     recipe : Recipe
@@ -97,7 +100,8 @@ def finetune(
     reporter : Reporter, optional
         Listens to the work.
     end_to_end : bool, default False
-        Train through the whole network, for comparison.
+        Train through the whole network, for comparison. With a section ``augment`` photos are then
+        augmented anew in every epoch, by Keras.
     score_epochs : bool, default False
         Measure every epoch on test, too.
 
@@ -122,16 +126,20 @@ def finetune(
             f"start later than {recipe.base.name}'s first layers"
         )
     base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
-    extraction = extract(recipe.model_copy(update={"base": base, "run": recipe.run / FOLDER}), reporter)
+    # through the whole network photos are augmented anew in every epoch, so that no view has to be stored
+    augment = recipe.augment if end_to_end else None
+    below_settings = {"base": base, "run": recipe.run / FOLDER, **({"augment": None} if end_to_end else {})}
+    extraction = extract(recipe.model_copy(update=below_settings), reporter)
     below = build_network(base).model if end_to_end else None
     head = started_from.head
-    top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below)
+    augmentation = augmentation_of(augment, recipe.seed)
+    top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below, augmentation)
     plan = _plan(settings, recipe.seed)
     with extraction.open() as features:
         spec = BaseSpec.from_json(features.base)
         feeds = {split: _feed(features, split, base if end_to_end else None) for split in features.splits}
         first = next(row.name for row in division.layers if row.trainable)
-        key = _key(features, head, plan, first, end_to_end)
+        key = _key(features, head, plan, first, end_to_end, augment)
         test = feeds.get("test") if score_epochs else None
         started = time.monotonic()
         tuning = tune(
@@ -194,15 +202,24 @@ def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Fe
     if pixels_for is not None:
         pixels = decode_photos(rows.paths, pixels_for)
         return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels))
-    if int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
+    if rows.views * int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
         return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY)
-    X, y = rows.load()
-    return InMemory(Rows.of(X.reshape(len(X), -1), y))
+    X, y = rows.load_views()
+    return InMemory(Rows.of(X.reshape(len(X), -1), y), rows.views)
 
 
-def _key(features: Features, head: DenseHead, plan: TuningPlan, layers: str, end_to_end: bool) -> str:
+def _key(
+    features: Features,
+    head: DenseHead,
+    plan: TuningPlan,
+    layers: str,
+    end_to_end: bool,
+    augment: AugmentSettings | None,
+) -> str:
     """Return what a fine-tuning depends on, but for its length, as 16 hexadecimal digits."""
     facts = {**asdict(plan), "epochs": None, "layers": layers, "end_to_end": end_to_end}
+    if augment is not None:
+        facts["augment"] = augment.model_dump(mode="json", exclude={"views"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(fingerprint_of(features).encode())
     for weights in (*head.coefs_, *head.intercepts_):

@@ -64,10 +64,20 @@ class Top:
         Of the head's dropout.
     below : keras.Model, optional
         From pixels to the boundary: then training runs through the whole network.
+    augmentation : keras.Model, optional
+        What pixels go through first, in training only.
     """
 
-    def __init__(self, upper: Any, pooling: str, head: DenseHead, seed: int = 0, below: Any = None) -> None:
-        self._upper, self._below = upper, below
+    def __init__(
+        self,
+        upper: Any,
+        pooling: str,
+        head: DenseHead,
+        seed: int = 0,
+        below: Any = None,
+        augmentation: Any = None,
+    ) -> None:
+        self._upper, self._below, self._augmentation = upper, below, augmentation
         self._head = _head_layers(head, upper.output_shape[1:], pooling, seed)
         self.binary = len(head.classes_) == 2
         self.classes = head.classes_
@@ -76,12 +86,15 @@ class Top:
 
     @property
     def variables(self) -> list[Any]:
-        """All that training changes, also the state of dropout's random numbers."""
-        return [*self.trainable, *self._head.non_trainable_variables]
+        """All that training changes, also the states of dropout's and augmentation's random numbers."""
+        augmentation = self._augmentation.variables if self._augmentation is not None else []
+        return [*self.trainable, *self._head.non_trainable_variables, *augmentation]
 
     def __call__(self, rows: Any, training: bool) -> Any:
         """Return logits of rows of flattened features, or of pixels."""
         inputs = tensorflow().reshape(rows, [-1, *self.shape])
+        if training and self._augmentation is not None:
+            inputs = self._augmentation(inputs, training=True)
         if self._below is not None:
             inputs = self._below(inputs, training=False)
         else:

@@ -14,8 +14,12 @@ from featcache.store.shelf import Store
 BASE = {"feature_shape": [2, 2, 3], "dtype": "float32", "name": "tiny"}
 
 
-def key(n):
-    return Key(bytes([n]) * 32, 0)
+def digest(n):
+    return bytes([n]) * 32
+
+
+def key(n, view=0):
+    return Key(digest(n), view)
 
 
 def features_of(numbers):
@@ -30,9 +34,9 @@ def write(folder, train=(1, 2, 3, 4, 5), validation=(6, 7)):
         writer.add([key(n)], features_of([n]))
     writer.publish()
     splits = {
-        "train": SplitRows([f"p/{n}.jpg" for n in train], np.array(train) % 2, [key(n) for n in train]),
+        "train": SplitRows([f"p/{n}.jpg" for n in train], np.array(train) % 2, [digest(n) for n in train]),
         "validation": SplitRows(
-            [f"v/{n}.jpg" for n in validation], np.array(validation) % 2, [key(n) for n in validation]
+            [f"v/{n}.jpg" for n in validation], np.array(validation) % 2, [digest(n) for n in validation]
         ),
         "test": SplitRows([], np.zeros(0, np.int64), []),
     }
