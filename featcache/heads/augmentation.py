@@ -38,7 +38,9 @@ def augmentation_of(settings: AugmentSettings | None, seed: int) -> Any:
     if settings.brightness:
         steps.append(_random_brightness(settings.brightness, seed + 3))
     if settings.contrast:
-        steps.append(layers.RandomContrast(settings.contrast, (0, 255), seed=seed + 4))
+        # one number would be the upper bound alone
+        both = (settings.contrast, settings.contrast)
+        steps.append(layers.RandomContrast(both, (0, 255), seed=seed + 4))
     return keras().Sequential([layers.Rescaling(1.0, dtype="float32"), *steps], name="augmentation")
 
 
