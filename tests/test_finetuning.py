@@ -12,10 +12,12 @@ import pytest
 from conftest import TINY_BASE, make_photos, run_cli
 from PIL import Image
 
+from featcache import finetuning
 from featcache.errors import BaseNetworkError, RecipeError
 from featcache.finetuning import finetune
+from featcache.heads.feed import Streamed
 from featcache.model import Model
-from featcache.recipe import Recipe
+from featcache.recipe import AugmentSettings, Recipe
 
 LINEAR = {"type": "dense", "epochs": 5, "dropout": 0.2, "learning_rate": 0.01}
 
@@ -158,6 +160,50 @@ def test_more_epochs_go_on_from_those_that_are_there(place):
     longer = finetune(recipe_in(place, "longer", epochs=2)).tuning
     assert longer.history["loss"][0] == short.history["loss"][0]
     assert longer.epochs == 2
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------
+
+AUGMENT = {"views": 3, "flip": True, "rotation": 0.05}
+
+
+def augmented_in(place, run, augment=AUGMENT, **finetune_settings):
+    recipe = recipe_in(place, run, **finetune_settings)
+    return recipe.model_copy(update={"augment": AugmentSettings(**augment)})
+
+
+def test_it_learns_from_views_and_goes_on_where_it_was(place, monkeypatch):
+    whole = finetune(augmented_in(place, "views"))
+    history = whole.tuning.history
+    assert history["loss"][-1] < history["loss"][0]
+    with whole.extraction.open() as features:
+        assert (features["train"].views, features["validation"].views) == (3, 1)
+        assert whole.result.validation["n"] == len(features["validation"])
+    # ended after an epoch, and then from disk: all photos are one block
+    finetune(augmented_in(place, "continued", epochs=1))
+    monkeypatch.setattr(finetuning, "_MAX_MEMORY", whole.extraction.features_file.stat().st_size)
+    streamed = []
+    monkeypatch.setattr(finetuning, "Streamed", lambda *given: streamed.append(given) or Streamed(*given))
+    continued = finetune(augmented_in(place, "continued"))
+    assert streamed
+    assert continued.extraction.computed == 0
+    assert continued.tuning.history["loss"] == pytest.approx(history["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_through_the_whole_network_photos_are_augmented_anew(place):
+    augment = AUGMENT | {"crop": (0.7, 1.0), "brightness": 0.2, "contrast": 0.2}
+    whole = finetune(augmented_in(place, "anew", augment), end_to_end=True)
+    history = whole.tuning.history
+    assert history["loss"][-1] < history["loss"][0]
+    with whole.extraction.open() as features:
+        assert features["train"].views == 1, "no view is stored below the boundary"
+    finetune(augmented_in(place, "anew-continued", augment, epochs=1), end_to_end=True)
+    continued = finetune(augmented_in(place, "anew-continued", augment), end_to_end=True)
+    assert continued.tuning.history == history
+    other = finetune(augmented_in(place, "anew", AUGMENT), end_to_end=True)
+    assert other.tuning.history["loss"] != history["loss"]
+    assert len(list((place / "anew" / "finetune").glob("epochs-*"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from featcache.images.views import ASPECT
 from featcache.recipe import AugmentSettings
 from featcache.tensorflow_runtime import keras, tensorflow
-
-# As in featcache.images.views: how much wider or higher than the photo's own aspect a crop may be.
-_ASPECT = 4 / 3
 
 
 def augmentation_of(settings: AugmentSettings | None, seed: int) -> Any:
@@ -59,7 +57,7 @@ def _random_crop(share: tuple[float, float], seed: int) -> Any:
             count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
             area, aspect, x, y = tf.unstack(module.random.uniform((4, count), seed=self.generator))
             area = share[0] + (share[1] - share[0]) * area
-            widest = tf.minimum(math.log(_ASPECT), -tf.math.log(area))
+            widest = tf.minimum(math.log(ASPECT), -tf.math.log(area))
             ratio = tf.exp((2.0 * aspect - 1.0) * widest)
             wide, high = tf.minimum(tf.sqrt(area * ratio), 1.0), tf.minimum(tf.sqrt(area / ratio), 1.0)
             left, top = x * (1.0 - wide), y * (1.0 - high)

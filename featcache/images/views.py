@@ -14,8 +14,8 @@ from PIL import Image, ImageEnhance
 from featcache.recipe import AugmentSettings
 from featcache.versions import VIEWS
 
-# How much wider or higher than the photo's own aspect a crop may be: torchvision's RandomResizedCrop.
-_ASPECT = 4 / 3
+ASPECT = 4 / 3
+"""How much wider or higher than the photo's own aspect a crop may be, as in torchvision's RandomResizedCrop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def draw(digest: bytes, view: View) -> Drawn:
     area, aspect, x, y, flip, turn, brightness, contrast = _uniforms(digest, view.number)
     share = _between(*settings.crop, area)
     # no wider or higher than the photo, so that the area is exactly what was drawn
-    widest = math.log(min(_ASPECT, 1 / share))
+    widest = math.log(min(ASPECT, 1 / share))
     ratio = math.exp(_between(-widest, widest, aspect))
     width, height = min(1.0, math.sqrt(share * ratio)), min(1.0, math.sqrt(share / ratio))
     return Drawn(
@@ -120,7 +120,7 @@ def _between(low: float, high: float, share: float) -> float:
 def least_side(settings: AugmentSettings) -> float:
     """Return the smallest share of a photo's width or height that a crop can have."""
     smallest = settings.crop[0]
-    return max(smallest, math.sqrt(smallest / _ASPECT))
+    return max(smallest, math.sqrt(smallest / ASPECT))
 
 
 def cropped(image: Image.Image, drawn: Drawn) -> Image.Image:
