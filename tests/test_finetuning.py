@@ -172,22 +172,29 @@ def augmented_in(place, run, augment=AUGMENT, **finetune_settings):
     return recipe.model_copy(update={"augment": AugmentSettings(**augment)})
 
 
-def test_it_learns_from_views_and_goes_on_where_it_was(place, monkeypatch):
-    whole = finetune(augmented_in(place, "views"))
-    history = whole.tuning.history
+@pytest.fixture(scope="module")
+def in_views(place):
+    return finetune(augmented_in(place, "views"))
+
+
+def test_it_learns_from_views_and_is_measured_on_photos(in_views):
+    history = in_views.tuning.history
     assert history["loss"][-1] < history["loss"][0]
-    with whole.extraction.open() as features:
+    with in_views.extraction.open() as features:
         assert (features["train"].views, features["validation"].views) == (3, 1)
-        assert whole.result.validation["n"] == len(features["validation"])
-    # ended after an epoch, and then from disk: all photos are one block
+        assert in_views.result.validation["n"] == len(features["validation"])
+
+
+@pytest.mark.slow
+def test_ended_after_an_epoch_it_draws_the_same_views_also_from_disk(in_views, place, monkeypatch):
     finetune(augmented_in(place, "continued", epochs=1))
-    monkeypatch.setattr(finetuning, "_MAX_MEMORY", 1)
+    monkeypatch.setattr(finetuning, "_MAX_MEMORY", 1)  # all photos are one block
     streamed = []
     monkeypatch.setattr(finetuning, "Streamed", lambda *given: streamed.append(given) or Streamed(*given))
     continued = finetune(augmented_in(place, "continued"))
     assert streamed
     assert continued.extraction.computed == 0
-    assert continued.tuning.history["loss"] == pytest.approx(history["loss"], rel=1e-4)
+    assert continued.tuning.history["loss"] == pytest.approx(in_views.tuning.history["loss"], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from featcache.recipe import AugmentSettings
 from featcache.versions import VIEWS
 
 ASPECT = 4 / 3
-"""How much wider or higher than the photo's own aspect a crop may be, as in torchvision's RandomResizedCrop."""
+"""How much wider or higher than the photo's own aspect a crop may be: torchvision's RandomResizedCrop."""
 
 
 @dataclass(frozen=True, slots=True)
