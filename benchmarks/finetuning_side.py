@@ -98,8 +98,7 @@ def featcache(job: Job, train: Rows, held_out: Rows, weights: str, precision: st
     with tempfile.TemporaryDirectory() as folder:
         tune(
             top,
-            feed(train),
-            feed(held_out),
+            {"train": feed(train), "validation": feed(held_out)},
             plan,
             Path(folder),
             progress=lambda _: ends.append(time.perf_counter()),

@@ -20,6 +20,7 @@ from featcache.errors import DataError, StoreError
 from featcache.featurize import Photo, Seconds, featurize
 from featcache.images.rows import SPLITS, ImageRow, ImageTable
 from featcache.images.table import load_table
+from featcache.images.views import View, views_of
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.store.feature_file import Contents, Features, SplitRows, write_feature_file
@@ -86,7 +87,7 @@ class Extracted:
     failures : dict of Key to str
         Why a photo could not be decoded.
     computed : int
-        Distinct photos that went through the base.
+        Distinct photos, or views of them, that went through the base.
     profile : Profile
         Where the time went.
     """
@@ -106,10 +107,12 @@ class Extraction:
     run : Path
         Folder of the recipe's results.
     features_file : Path
+    photos : int
+        Photos in the feature file.
     rows : int
-        Rows of the feature file.
+        Rows of features in it: a photo has one, or one for each of its views.
     computed : int
-        Distinct photos that went through the base in this run.
+        Distinct rows that went through the base in this run.
     skipped : tuple of (path, reason)
         Photos without a row.
     warnings : tuple of str
@@ -117,7 +120,7 @@ class Extraction:
     seconds : float
         Of the whole stage.
     images_per_second : float
-        Computed photos over the time of computing, without that of loading the network; 0 when nothing was
+        Computed rows over the time of computing, without that of loading the network; 0 when nothing was
         computed.
     profile : Profile
         Where the time of computing went.
@@ -125,6 +128,7 @@ class Extraction:
 
     run: Path
     features_file: Path
+    photos: int
     rows: int
     computed: int
     skipped: tuple[tuple[str, str], ...]
@@ -150,6 +154,7 @@ class Extraction:
         return {
             "run": str(self.run),
             "features_file": str(self.features_file),
+            "photos": self.photos,
             "rows": self.rows,
             "computed": self.computed,
             "reused": self.reused,
@@ -187,20 +192,39 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         reporter.note(warning)
     store = Store(recipe.cache)
     base = Base(recipe.base, store, reporter.note)
-    photos = [Photo(row.path, row.digest) for row in table.rows]
-    extracted = ensure(photos, base, store, reporter)
+    extracted = ensure(_photos(table, recipe), base, store, reporter)
     skipped = _skipped(table, extracted)
     _check_rows(table, extracted, skipped, recipe.data.strict)
     path = recipe.run / FEATURE_FILE
-    rows = _write(
-        path, recipe, table, extracted, store.shelf(base.spec.folder_name, base.spec.to_json()), skipped
-    )
+    splits = _splits(recipe, table, extracted)
+    shelf = store.shelf(base.spec.folder_name, base.spec.to_json())
+    contents = Contents(table.classes, shelf.base, recipe.model_dump(mode="json"), skipped)
+    write_feature_file(path, splits, extracted.locations, shelf, contents)
     profile = extracted.profile
-    rate = extracted.computed / profile.computing if extracted.computed else 0.0
-    seconds = time.monotonic() - started
     return Extraction(
-        recipe.run, path, rows, extracted.computed, tuple(skipped), table.warnings, seconds, rate, profile
+        recipe.run,
+        path,
+        photos=sum(len(rows.digests) for rows in splits.values()),
+        rows=sum(len(rows.digests) * len(rows.views) for rows in splits.values()),
+        computed=extracted.computed,
+        skipped=tuple(skipped),
+        warnings=table.warnings,
+        seconds=time.monotonic() - started,
+        images_per_second=extracted.computed / profile.computing if extracted.computed else 0.0,
+        profile=profile,
     )
+
+
+def _photos(table: ImageTable, recipe: Recipe) -> list[Photo]:
+    """Return what to ask for: every photo, all its views one after another."""
+    views = {split: _views(split, recipe) for split in SPLITS}
+    return [Photo(row.path, row.digest, view) for row in table.rows for view in views[row.split]]
+
+
+def _views(split: str, recipe: Recipe) -> list[View | None]:
+    """Return the views of a split's photos: heads are trained on views and scored on plain photos."""
+    trained_on = split == "train" or (split == "validation" and recipe.data.folds is not None)
+    return views_of(recipe.augment if trained_on else None)
 
 
 def plan_extraction(
@@ -221,8 +245,12 @@ def plan_extraction(
     spec = Base(recipe.base, store).known_spec
     if spec is None:
         return table, None, None
-    keys = [key_of(row.digest) for row in table.rows]
-    return table, spec, _plan(keys, spec, store, reporter)[0]
+    return table, spec, _plan(keys_of(table, recipe), spec, store, reporter)[0]
+
+
+def keys_of(table: ImageTable, recipe: Recipe) -> list[Key]:
+    """Return the rows of the store that a recipe asks for; a photo that stands twice gives them twice."""
+    return [key_of(photo.digest, photo.view) for photo in _photos(table, recipe)]
 
 
 def ensure(photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter = SILENT) -> Extracted:
@@ -256,15 +284,15 @@ def _there_and_missing(
 
     The plan ends here: while photos are computed its tables would only take memory.
     """
-    plan, shelf = _plan([key_of(photo.digest) for photo in photos], spec, store, reporter)
-    _announce(plan, len(photos), reporter)
+    plan, shelf = _plan([key_of(photo.digest, photo.view) for photo in photos], spec, store, reporter)
+    _announce(plan, photos, reporter)
     if plan.refusal:
         raise StoreError(plan.refusal)
     return Extracted(dict(plan.reuse)), _first_of_each(plan.compute, photos), shelf
 
 
 def _first_of_each(keys: Sequence[Key], photos: Sequence[Photo]) -> list[Photo]:
-    by_key = {key_of(photo.digest): photo for photo in reversed(photos)}
+    by_key = {key_of(photo.digest, photo.view): photo for photo in reversed(photos)}
     return [by_key[key] for key in keys]
 
 
@@ -275,14 +303,16 @@ def _plan(keys: Sequence[Key], spec: BaseSpec, store: Store, reporter: Reporter)
     return plan, shelf
 
 
-def _announce(plan: Plan, asked: int, reporter: Reporter) -> None:
+def _announce(plan: Plan, photos: Sequence[Photo], reporter: Reporter) -> None:
+    plain = sum(photo.view is None for photo in photos)
+    asked = f"{plain:,} photos" if plain == len(photos) else f"{len(photos):,} views of {plain:,} photos"
     if plan.compute:
         reporter.note(
-            f"{asked:,} photos: {len(plan.reuse):,} are in the store, {len(plan.compute):,} to compute, "
+            f"{asked}: {len(plan.reuse):,} are in the store, {len(plan.compute):,} to compute, "
             f"{human_bytes(plan.bytes_to_write)} to write"
         )
     else:
-        reporter.note(f"{asked:,} photos: all are in the store, nothing to compute")
+        reporter.note(f"{asked}: all are in the store, nothing to compute")
 
 
 def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted, reporter: Reporter) -> None:
@@ -295,9 +325,9 @@ def _compute(photos: list[Photo], base: Base, shelf: Shelf, extracted: Extracted
     try:
         for batch in featurize(photos, base):
             workers.add(batch.seconds)
-            extracted.failures.update({key_of(photo.digest): why for photo, why in batch.failed})
+            extracted.failures.update({key_of(photo.digest, photo.view): why for photo, why in batch.failed})
             if batch.features is not None:
-                writer.add([key_of(photo.digest) for photo in batch.photos], batch.features)
+                writer.add([key_of(photo.digest, photo.view) for photo in batch.photos], batch.features)
                 done += len(batch.photos)
             reporter.advance("computing", done + len(extracted.failures), len(photos))
     finally:
@@ -314,9 +344,14 @@ def _rows_per_shard(row_bytes: int, batch_size: int) -> int:
     return max(1, rows // batch_size) * batch_size
 
 
+def _failed(extracted: Extracted) -> dict[bytes, str]:
+    """Return why photos are not used, by digest; one without all of its views is not used at all."""
+    return {key.digest: why for key, why in extracted.failures.items()}
+
+
 def _skipped(table: ImageTable, extracted: Extracted) -> list[tuple[str, str]]:
-    failed = extracted.failures
-    undecoded = [(row.path, failed[key]) for row in table.rows if (key := key_of(row.digest)) in failed]
+    failed = _failed(extracted)
+    undecoded = [(row.path, failed[row.digest]) for row in table.rows if row.digest in failed]
     return [*table.unreadable, *undecoded]
 
 
@@ -341,30 +376,28 @@ def _classes_by_split(rows: Iterable[ImageRow]) -> set[tuple[str, str]]:
 
 
 def _usable(table: ImageTable, extracted: Extracted) -> list[ImageRow]:
-    return [row for row in table.rows if key_of(row.digest) in extracted.locations]
+    failed = _failed(extracted)
+    return [row for row in table.rows if row.digest not in failed]
 
 
-def key_of(digest: bytes) -> Key:
-    """Return the key of a plain photo, view 0."""
-    return Key(digest, 0)
+def key_of(digest: bytes, view: View | None = None) -> Key:
+    """Return what the store finds a photo's row by; without `view` that of the plain photo, view 0."""
+    return Key(digest, 0 if view is None else view.key)
 
 
-def _write(
-    path: Path,
-    recipe: Recipe,
-    table: ImageTable,
-    extracted: Extracted,
-    shelf: Shelf,
-    skipped: Sequence[tuple[str, str]],
-) -> int:
+def _splits(recipe: Recipe, table: ImageTable, extracted: Extracted) -> dict[str, SplitRows]:
     rows = _usable(table, extracted)
     index = {label: number for number, label in enumerate(table.classes)}
-    splits = {split: _split_rows([row for row in rows if row.split == split], index) for split in SPLITS}
-    contents = Contents(table.classes, shelf.base, recipe.model_dump(mode="json"), skipped)
-    write_feature_file(path, splits, extracted.locations, shelf, contents)
-    return len(rows)
+    return {
+        split: _split_rows([row for row in rows if row.split == split], index, _views(split, recipe))
+        for split in SPLITS
+    }
 
 
-def _split_rows(rows: Sequence[ImageRow], index: Mapping[str, int]) -> SplitRows:
+def _split_rows(
+    rows: Sequence[ImageRow], index: Mapping[str, int], views: Sequence[View | None]
+) -> SplitRows:
     labels = np.array([index[row.label] for row in rows], np.int64)
-    return SplitRows([row.path for row in rows], labels, [key_of(row.digest) for row in rows])
+    numbers = [key_of(b"", view).view for view in views]
+    augment = next((view.settings.model_dump(mode="json") for view in views if view is not None), {})
+    return SplitRows([row.path for row in rows], labels, [row.digest for row in rows], numbers, augment)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +21,15 @@ from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
-from featcache.images.decode import decode
+from featcache.images.decode import decode_views
 from featcache.images.table import digest_of
+from featcache.images.views import View
 from featcache.recipe import BaseSettings
 
 # Batches that may be finished before the oldest is taken; more would only cost memory.
 _AHEAD = 2
 
-_Result = TypeVar("_Result")
+_Part, _Result = TypeVar("_Part"), TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,13 @@ class Photo:
     path : str
     digest : bytes
         What the file's bytes must hash to; empty when any bytes will do.
+    view : View or None
+        Which view of the photo; None is the plain photo. Views are drawn from the digest.
     """
 
     path: str
     digest: bytes = b""
+    view: View | None = None
 
 
 @dataclass
@@ -88,6 +93,7 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
     Parameters
     ----------
     photos : sequence of Photo
+        Views of one photo that stand one after another are decoded together.
     base : Base
         Its network is built or loaded when the first photo is decoded, not before.
 
@@ -98,9 +104,8 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    size = base.settings.batch_size
-    starts = range(0, len(photos), size)
-    return _in_order(lambda start: _featurize_batch(photos[start : start + size], base), starts, base)
+    parts = (photos[start:stop] for start, stop in _spans(len(photos), base))
+    return _in_order(lambda part: _featurize_batch(part, base), parts, base)
 
 
 def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
@@ -119,22 +124,24 @@ def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
+    parts = ((start, pixels[start:stop]) for start, stop in _spans(len(pixels), base))
+    return _in_order(
+        lambda part: _features(np.ascontiguousarray(part[1]), base, f"row {part[0]}"), parts, base
+    )
+
+
+def _spans(count: int, base: Base) -> Iterator[tuple[int, int]]:
     size = base.settings.batch_size
-
-    def features(start: int) -> NDArray[Any]:
-        batch = np.ascontiguousarray(pixels[start : start + size])
-        return _features(batch, base, f"row {start}")
-
-    return _in_order(features, range(0, len(pixels), size), base)
+    return ((start, start + size) for start in range(0, count, size))
 
 
-def _in_order(work: Callable[[int], _Result], starts: Iterable[int], base: Base) -> Iterator[_Result]:
+def _in_order(work: Callable[[_Part], _Result], parts: Iterable[_Part], base: Base) -> Iterator[_Result]:
     """Give the results of `work` in order, while workers are a bounded number of batches ahead."""
     pool = ThreadPoolExecutor(base.parallel, thread_name_prefix="featurize")
     waiting: deque[Future[_Result]] = deque()
     try:
-        for start in starts:
-            waiting.append(pool.submit(work, start))
+        for part in parts:
+            waiting.append(pool.submit(work, part))
             if len(waiting) >= base.parallel + _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -153,18 +160,19 @@ def decode_photos(paths: Sequence[str], settings: BaseSettings) -> NDArray[np.ui
     """
     spent = Seconds()
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(lambda path: _pixels(Photo(path), settings, spent), paths)))
+        return np.stack(list(pool.map(lambda path: _pixels([Photo(path)], settings, spent)[0], paths)))
 
 
 def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
     batch = Batch(photos)
-    pixels = []
-    for photo in photos:
+    pixels: list[NDArray[np.uint8]] = []
+    for _, same in groupby(photos, lambda photo: (photo.path, photo.digest)):
+        views = list(same)
         try:
-            pixels.append(_pixels(photo, base.settings, batch.seconds))
-            batch.photos.append(photo)
+            pixels.extend(_pixels(views, base.settings, batch.seconds))
+            batch.photos.extend(views)
         except ImageError as error:
-            batch.failed.append((photo, str(error)))
+            batch.failed.extend((view, str(error)) for view in views)
     if pixels:
         stacked = np.stack(pixels)
         base.prepare()
@@ -181,8 +189,9 @@ def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]
         raise FeaturesError(f"{error} (in the batch from {first} on)") from None
 
 
-def _pixels(photo: Photo, settings: BaseSettings, seconds: Seconds) -> NDArray[np.uint8]:
-    started = time.perf_counter()
+def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> list[NDArray[np.uint8]]:
+    """Read a file once and decode views of it."""
+    started, photo = time.perf_counter(), views[0]
     try:
         data = Path(photo.path).read_bytes()
     except OSError as error:
@@ -193,6 +202,7 @@ def _pixels(photo: Photo, settings: BaseSettings, seconds: Seconds) -> NDArray[n
     read = time.perf_counter()
     seconds.reading += read - started
     try:
-        return decode(data, settings.image_size, settings.resize, settings.interpolation)
+        how = (settings.image_size, settings.resize, settings.interpolation)
+        return decode_views(data, photo.digest, [one.view for one in views], *how)
     finally:
         seconds.decoding += time.perf_counter() - read

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from featcache.bases.boundary import LayerRow, divide
+from featcache.bases.boundary import Division, LayerRow, divide
 from featcache.bases.networks import build_network
 from featcache.bases.spec import BaseSpec
 from featcache.errors import BaseNetworkError, RecipeError, did_you_mean
 from featcache.extraction import Extraction, extract
 from featcache.featurize import decode_photos
+from featcache.heads.augmentation import augmentation_of
 from featcache.heads.dense import DenseHead
 from featcache.heads.feed import Feed, InMemory, Rows, Streamed
 from featcache.heads.keras_head import KerasHead
@@ -102,6 +103,8 @@ def finetune(
     whole network, without running its frozen part in every epoch. A run that was ended goes on after its
     last whole epoch. The weights of the epoch with the best validation accuracy are kept.
 
+    With a section ``augment`` an epoch sees each training photo in one of its stored views.
+
     Parameters
     ----------
     recipe : Recipe
@@ -109,7 +112,8 @@ def finetune(
     reporter : Reporter, optional
         Listens to the work.
     end_to_end : bool, default False
-        Train through the whole network, for comparison.
+        Train through the whole network, for comparison. With a section ``augment`` photos are then
+        augmented anew in every epoch, by Keras.
     score_epochs : bool, default False
         Measure every epoch on test, too.
 
@@ -126,39 +130,29 @@ def finetune(
     """
     settings = _settings(recipe)
     started_from = _train_head(recipe, settings, reporter)
-    network = build_network(recipe.base)
-    division = divide(network, settings.from_layer, settings.unfreeze_from)
-    if division.boundary == division.layers[0].name:
-        raise BaseNetworkError(
-            "nothing below the first layer to train is frozen, so there is nothing to compute only once; "
-            f"start later than {recipe.base.name}'s first layers"
-        )
-    base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
-    extraction = extract(recipe.model_copy(update={"base": base, "run": recipe.run / FOLDER}), reporter)
-    below = build_network(base).model if end_to_end else None
     head = _with_new_weights(started_from.head, recipe.seed) if settings.fresh_head else started_from.head
-    plan = _plan(settings, recipe.seed)
+    division = _divide(recipe, settings)
+    base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
+    extraction = _extract(recipe, base, end_to_end, reporter)
     with extraction.open() as features:
         spec = BaseSpec.from_json(features.base)
-        top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below, precision=spec.precision)
+        top = _top(recipe, division, head, spec, base if end_to_end else None)
         feeds = {split: _feed(features, split, base if end_to_end else None) for split in features.splits}
-        first = next(row.name for row in division.layers if row.trainable)
-        key = _key(features, head, plan, first, end_to_end)
-        test = feeds.get("test") if score_epochs else None
+        if not score_epochs:
+            feeds.pop("test", None)
+        checkpoints = recipe.run / FOLDER / f"epochs-{_key(recipe, features, head, division, end_to_end)}"
+        epochs = settings.epochs
         started = time.monotonic()
         tuning = tune(
             top,
-            feeds["train"],
-            feeds["validation"],
-            plan,
-            recipe.run / FOLDER / f"epochs-{key}",
-            test,
-            lambda done: reporter.advance("fine-tuning", done, plan.epochs),
+            feeds,
+            _plan(settings, recipe.seed),
+            checkpoints,
+            lambda done: reporter.advance("fine-tuning", done, epochs),
         )
         seconds = time.monotonic() - started
-        model = Model(
-            NAME, started_from.classes, base, spec, top.classifier(tuning.history), {}, recipe.cache
-        )
+        tuned = top.classifier(tuning.history)
+        model = Model(NAME, started_from.classes, base, spec, tuned, {}, recipe.cache)
         result = _scored(model, features, recipe.run / "models" / NAME, seconds)
     add_head(recipe.run, result)
     return Finetuning(
@@ -197,6 +191,34 @@ def _train_head(recipe: Recipe, settings: FinetuneSettings, reporter: Reporter) 
     return Model.load(training[training.best].model)
 
 
+def _divide(recipe: Recipe, settings: FinetuneSettings) -> Division:
+    division = divide(build_network(recipe.base), settings.from_layer, settings.unfreeze_from)
+    if division.boundary == division.layers[0].name:
+        raise BaseNetworkError(
+            "nothing below the first layer to train is frozen, so there is nothing to compute only once; "
+            f"start later than {recipe.base.name}'s first layers"
+        )
+    return division
+
+
+def _extract(recipe: Recipe, base: BaseSettings, end_to_end: bool, reporter: Reporter) -> Extraction:
+    update = {"base": base, "run": recipe.run / FOLDER}
+    if end_to_end:
+        # photos are augmented anew in every epoch, so that no view has to be stored
+        update["augment"] = None
+    return extract(recipe.model_copy(update=update), reporter)
+
+
+def _top(
+    recipe: Recipe, division: Division, head: DenseHead, spec: BaseSpec, through: BaseSettings | None
+) -> Top:
+    """Return what is trained: from the boundary on, or, `through` the base up to there, from pixels on."""
+    below = None if through is None else build_network(through).model
+    augmentation = None if through is None else augmentation_of(recipe.augment, recipe.seed)
+    pooling, seed = recipe.base.pooling, recipe.seed
+    return Top(division.upper, pooling, head, seed, below, augmentation, spec.precision)
+
+
 def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
     sizes = [*(len(kernel) for kernel in head.coefs_), head.coefs_[-1].shape[1]]
     weights = glorot_uniform(np.random.default_rng(seed), sizes)
@@ -224,15 +246,19 @@ def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Fe
     if pixels_for is not None:
         pixels = decode_photos(rows.paths, pixels_for)
         return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels))
-    if int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
+    if rows.views * int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
         return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY)
-    X, y = rows.load()
-    return InMemory(Rows.of(X.reshape(len(X), -1), y))
+    X, y = rows.load_views()
+    return InMemory(Rows.of(X.reshape(len(X), -1), y), rows.views)
 
 
-def _key(features: Features, head: DenseHead, plan: TuningPlan, layers: str, end_to_end: bool) -> str:
+def _key(recipe: Recipe, features: Features, head: DenseHead, division: Division, end_to_end: bool) -> str:
     """Return what a fine-tuning depends on, but for its length, as 16 hexadecimal digits."""
-    facts = {**asdict(plan), "epochs": None, "layers": layers, "end_to_end": end_to_end}
+    first = next(row.name for row in division.layers if row.trainable)
+    facts = asdict(_plan(_settings(recipe), recipe.seed))
+    facts |= {"epochs": None, "layers": first, "end_to_end": end_to_end}
+    if end_to_end and recipe.augment is not None:  # stored views are in the features' fingerprint
+        facts["augment"] = recipe.augment.model_dump(mode="json", exclude={"views"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(fingerprint_of(features).encode())
     for weights in (*head.coefs_, *head.intercepts_):

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -104,6 +104,46 @@ class BaseSettings(_Section):
     precision: Literal["auto", "f32", "bf16"] = "auto"
     dtype: Literal["auto", "float16", "float32"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096, strict=True)] = 16
+
+
+class AugmentSettings(_Section):
+    """In which variants training photos are stored, and how these may differ from the photo.
+
+    Attributes
+    ----------
+    views : int
+        Variants of each training photo. The plain photo is one of them: 8 means it and seven others.
+    flip : bool
+        Left and right are exchanged in half of the variants.
+    rotation : float
+        Largest turn either way, as a share of a whole turn: 0.2 is up to 72°.
+    crop : (float, float)
+        Smallest and largest share of the photo's area that a variant shows.
+    brightness, contrast : float
+        With x a variant's brightness, or contrast, is that of the photo times 1 - x to 1 + x.
+    """
+
+    views: Annotated[int, Field(ge=1, le=1000, strict=True)] = 8
+    flip: StrictBool = False
+    rotation: Annotated[float, Field(ge=0.0, le=0.5, strict=True)] = 0.0
+    crop: tuple[Share, Share] = (1.0, 1.0)
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+
+    @model_validator(mode="after")
+    def _varies_something(self) -> AugmentSettings:
+        smallest, largest = self.crop
+        if not 0.0 < smallest <= largest:
+            raise ValueError(
+                f"crop = [{smallest:g}, {largest:g}]; give the smallest and the largest share of the photo's "
+                "area, above 0, such as [0.6, 1.0]"
+            )
+        if not (self.flip or self.rotation or smallest < 1.0 or self.brightness or self.contrast):
+            raise ValueError(
+                "there is nothing to vary; say flip = true, rotation = 0.2, crop = [0.6, 1.0], brightness or "
+                "contrast, or leave [augment] out"
+            )
+        return self
 
 
 class HeadSettings(BaseModel):
@@ -337,8 +377,8 @@ class Recipe(_Section):
 
     Attributes
     ----------
-    data, base, heads, sweep, finetune
-        The sections; every setting has a default, but ``finetune`` is there only if it is said.
+    data, base, augment, heads, sweep, finetune
+        The sections; every setting has a default, but ``augment`` and ``finetune`` are there only if said.
     cache : Path
         Folder of the store, shared between recipes.
     run : Path
@@ -349,6 +389,7 @@ class Recipe(_Section):
 
     data: DataSettings
     base: BaseSettings = BaseSettings()
+    augment: AugmentSettings | None = None
     heads: Annotated[tuple[HeadSettings, ...], Field(min_length=1)] = Field(
         default=DEFAULT_HEADS, validate_default=True
     )
@@ -565,6 +606,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
+            for kind in (annotation, *get_args(annotation)):  # a section that may be missing is one of two
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    model = kind
     return list(model.model_fields)

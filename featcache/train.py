@@ -139,33 +139,41 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT) -> Training:
 
 @dataclass
 class _Data:
-    """What heads are trained and scored on; with folds, train holds the validation rows too."""
+    """What heads are trained and scored on; with folds, train holds the validation rows too.
+
+    Of train these are all views of its photos, of the other splits the plain photos.
+    """
 
     rows: dict[str, _Rows]
     spec: BaseSpec
     classes: tuple[str, ...]
     fingerprint: str
+    views: int = 1
     folds: NDArray[np.int64] | None = None
     photos: Sequence[str] = ()
 
     @classmethod
     def load(cls, extraction: Extraction, settings: DataSettings) -> _Data:
         with extraction.open() as features:
-            rows = {split: features[split].load() for split in features.splits}
+            rows = {split: features[split].load() for split in features.splits if split != "train"}
+            rows["train"] = features["train"].load_views()
             spec, classes = BaseSpec.from_json(features.base), features.classes
-            data = cls(rows, spec, classes, fingerprint_of(features, settings.folds))
+            fingerprint = fingerprint_of(features, settings.folds)
+            data = cls(rows, spec, classes, fingerprint, features["train"].views)
             if settings.folds is not None:
                 data._divide(features, settings)
         return data
 
     def _divide(self, features: Features, settings: DataSettings) -> None:
         names = [split for split in ("train", "validation") if split in features]
-        both = [self.rows.pop(split) for split in names]
+        both = [features[split].load_views() for split in names]
+        self.rows.pop("validation", None)
         self.rows["train"] = np.concatenate([X for X, _ in both]), np.concatenate([y for _, y in both])
         self.photos = [path for split in names for path in features[split].paths]
         digests = np.concatenate([features[split].digests for split in names])
-        count = settings.folds or 0
-        self.folds = draw_folds(self.rows["train"][1], digests, count, settings.seed, self.classes)
+        labels = self.rows["train"][1][:: self.views]
+        folds = draw_folds(labels, digests, settings.folds or 0, settings.seed, self.classes)
+        self.folds = folds.repeat(self.views)
 
 
 def _refuse_calibration_on_folds(recipe: Recipe) -> None:
@@ -186,15 +194,16 @@ def _train(
     folder = recipe.run / "models" / name
     with _blamed(name):
         if data.folds is None:
-            seconds = _fit(head, settings, data.rows, reporter)
+            seconds = _fit(head, settings, data, reporter)
             if settings.calibrate != "none":
                 head = calibrated(head, *data.rows["validation"])
             scores = score_head_fully(head, *data.rows["validation"])
         else:
-            found = cross_validate(head, *data.rows["train"], data.folds)
-            found.write(folder / OUT_OF_FOLD, data.photos, data.rows["train"][1], data.classes)
+            X, y = data.rows["train"]
+            found = cross_validate(head, X, y, data.folds, data.views)
+            found.write(folder / OUT_OF_FOLD, data.photos, y[:: data.views], data.classes)
             scores = found.scores
-            seconds = _fit(head, settings, data.rows, reporter)
+            seconds = _fit(head, settings, data, reporter)
     name_classes(scores, data.classes)
     model = Model(name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache)
     return model, HeadResult(name, seconds, scores, None, folder)
@@ -226,6 +235,8 @@ def _score_best_on_test_and_save(
 def fingerprint_of(features: Features, folds: int | None = None) -> str:
     """Return a hash of what heads are trained and scored on: scores under the same one can be compared."""
     facts = [features.base, features.classes, *([] if folds is None else [folds])]
+    # without augmentation there is nothing to say of it, and hashes of earlier versions hold
+    facts += [[split, features[split].view_numbers] for split in features.splits if features[split].views > 1]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for split in features.splits:
         digest.update(split.encode())
@@ -282,16 +293,20 @@ def with_class_numbers(settings: HeadSettings, head: Any, classes: Sequence[str]
     return build_head(settings.model_copy(update={"class_weight": by_number}), seed)
 
 
-def _fit(head: Any, settings: HeadSettings, rows: dict[str, _Rows], reporter: Reporter) -> float:
-    """Fit `head` in place and return how many seconds that took."""
+def _fit(head: Any, settings: HeadSettings, data: _Data, reporter: Reporter) -> float:
+    """Fit `head` in place and return how many seconds that took.
+
+    A Dense head takes one view of each photo in an epoch. Others know no epochs: all views are rows to them.
+    """
     if isinstance(head, DenseHead):
         tensorflow_loaded()  # its import is no part of the training
     started = time.monotonic()
-    watched = isinstance(head, DenseHead) and "validation" in rows
-    extra = {"validation_data": rows["validation"]} if watched else {}
+    extra: dict[str, Any] = {}
+    if isinstance(head, DenseHead):
+        extra = {"validation_data": data.rows.get("validation"), "views": data.views}
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
-        head.fit(*rows["train"], **extra)
+        head.fit(*data.rows["train"], **extra)
     for sentence in dict.fromkeys(str(warning.message).strip().splitlines()[0] for warning in heard):
         reporter.note(f"head {settings.name!r}: {sentence}")
     return time.monotonic() - started

@@ -23,7 +23,17 @@ TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alp
 
 COMMANDS = ("features", "heads", "sweep", "finetune", "run", "info", "sample", "predict", "pack")
 FEATURES_KEYS = {
-    *("run", "features_file", "rows", "computed", "reused", "skipped", "images_per_second", "seconds"),
+    *(
+        "run",
+        "features_file",
+        "photos",
+        "rows",
+        "computed",
+        "reused",
+        "skipped",
+        "images_per_second",
+        "seconds",
+    ),
 }
 _MEASURED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
 SCORE_KEYS = {"n", "confusion", "per_class"} | {

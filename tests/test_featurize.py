@@ -61,17 +61,17 @@ class Taken(list):
 
 
 class Decoding:
-    """Stands in for `decode`: remembers the shades it was given, in the order in which it had them."""
+    """Stands in for `decode_views`: remembers the shades it was given, in the order in which it had them."""
 
     def __init__(self, before: Callable[[int], object] = lambda grey: None):
         self.shades: list[int] = []
         self._before = before
 
-    def __call__(self, data: bytes, *settings: object) -> np.ndarray:
+    def __call__(self, data: bytes, *settings: object) -> list[np.ndarray]:
         grey = int(np.asarray(Image.open(io.BytesIO(data)))[0, 0, 0])
         self._before(grey)
         self.shades.append(grey)
-        return np.full((8, 8, 3), grey, np.uint8)
+        return [np.full((8, 8, 3), grey, np.uint8)]
 
 
 def shades(batches: list[Batch]) -> list[int]:
@@ -119,7 +119,7 @@ def test_a_batch_that_takes_long_is_still_given_first(tmp_path, monkeypatch):
             second_is_done.set()
 
     decoding = Decoding(let_the_second_pass)
-    monkeypatch.setattr(module, "decode", decoding)
+    monkeypatch.setattr(module, "decode_views", decoding)
     photos = grey_photos(tmp_path, 4)
     assert shades(list(featurize(photos, FakeBase(batch_size=1)))) == [0, 1, 2, 3]
     assert decoding.shades.index(1) < decoding.shades.index(0)
@@ -148,7 +148,7 @@ def test_no_photos_give_nothing():
 @pytest.mark.parametrize(("batch_size", "parallel"), [(1, 1), (2, 2), (1, 4)])
 def test_only_a_few_batches_are_made_before_they_are_asked_for(tmp_path, monkeypatch, batch_size, parallel):
     decoding, photos = Decoding(), Taken(grey_photos(tmp_path, 24))
-    monkeypatch.setattr(module, "decode", decoding)
+    monkeypatch.setattr(module, "decode_views", decoding)
     batches = featurize(photos, FakeBase(batch_size, parallel))
     assert photos.count == 0
     given = 0
@@ -218,7 +218,7 @@ def test_an_error_of_the_program_is_not_taken_for_a_bad_photo(tmp_path, monkeypa
     def is_wrong(grey: int) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(module, "decode", Decoding(is_wrong))
+    monkeypatch.setattr(module, "decode_views", Decoding(is_wrong))
     with pytest.raises(ZeroDivisionError):
         list(featurize(grey_photos(tmp_path, 5), FakeBase()))
 
@@ -255,7 +255,7 @@ def test_the_seconds_of_each_step_are_told_apart_and_add_up(tmp_path, monkeypatc
             time.sleep(0.03)
             return super().features(pixels)
 
-    monkeypatch.setattr(module, "decode", Decoding(lambda grey: time.sleep(0.02)))
+    monkeypatch.setattr(module, "decode_views", Decoding(lambda grey: time.sleep(0.02)))
     photos = [*grey_photos(tmp_path, 3), Photo(str(tmp_path / "missing"))]
     total = Seconds()
     started = time.perf_counter()
@@ -273,7 +273,7 @@ def test_a_photo_that_fails_to_decode_costs_decoding_too(tmp_path, monkeypatch):
         time.sleep(0.02)
         raise module.ImageError("broken")
 
-    monkeypatch.setattr(module, "decode", slow_failure)
+    monkeypatch.setattr(module, "decode_views", slow_failure)
     (batch,) = featurize([grey_photo(tmp_path, 1)], FakeBase())
     assert batch.seconds.decoding >= 0.02
     assert batch.seconds.inference == 0
@@ -292,7 +292,7 @@ def test_closing_early_stops_the_threads(tmp_path):
 
 def test_closing_early_drops_what_is_not_begun(tmp_path, monkeypatch):
     decoding = Decoding(lambda grey: time.sleep(0.05))
-    monkeypatch.setattr(module, "decode", decoding)
+    monkeypatch.setattr(module, "decode_views", decoding)
     photos = Taken(grey_photos(tmp_path, 60))
     batches = featurize(photos, FakeBase(batch_size=10, parallel=1))
     next(batches)

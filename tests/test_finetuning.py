@@ -12,11 +12,13 @@ import pytest
 from conftest import TINY_BASE, make_photos, run_cli
 from PIL import Image
 
+from featcache import finetuning
 from featcache.errors import BaseNetworkError, RecipeError
 from featcache.featurize import decode_photos
 from featcache.finetuning import finetune
+from featcache.heads.feed import Streamed
 from featcache.model import Model
-from featcache.recipe import Recipe
+from featcache.recipe import AugmentSettings, Recipe
 from featcache.report import tuning as tuning_report
 
 LINEAR = {"type": "dense", "epochs": 5, "dropout": 0.2, "learning_rate": 0.01}
@@ -189,6 +191,58 @@ def test_more_epochs_go_on_from_those_that_are_there(place):
     longer = finetune(recipe_in(place, "longer", epochs=2)).tuning
     assert longer.history["loss"][0] == short.history["loss"][0]
     assert longer.epochs == 2
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------
+
+AUGMENT = {"views": 3, "flip": True, "rotation": 0.05}
+
+
+def augmented_in(place, run, augment=AUGMENT, **finetune_settings):
+    recipe = recipe_in(place, run, **finetune_settings)
+    return recipe.model_copy(update={"augment": AugmentSettings(**augment)})
+
+
+@pytest.fixture(scope="module")
+def in_views(place):
+    return finetune(augmented_in(place, "views"))
+
+
+def test_it_learns_from_views_and_is_measured_on_photos(in_views):
+    history = in_views.tuning.history
+    assert history["loss"][-1] < history["loss"][0]
+    with in_views.extraction.open() as features:
+        assert (features["train"].views, features["validation"].views) == (3, 1)
+        assert in_views.result.validation["n"] == len(features["validation"])
+
+
+@pytest.mark.slow
+def test_ended_after_an_epoch_it_draws_the_same_views_also_from_disk(in_views, place, monkeypatch):
+    finetune(augmented_in(place, "continued", epochs=1))
+    monkeypatch.setattr(finetuning, "_MAX_MEMORY", 1)  # all photos are one block
+    streamed = []
+    monkeypatch.setattr(finetuning, "Streamed", lambda *given: streamed.append(given) or Streamed(*given))
+    continued = finetune(augmented_in(place, "continued"))
+    assert streamed
+    assert continued.extraction.computed == 0
+    assert continued.tuning.history["loss"] == pytest.approx(in_views.tuning.history["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_through_the_whole_network_photos_are_augmented_anew(place):
+    augment = AUGMENT | {"crop": (0.7, 1.0), "brightness": 0.2, "contrast": 0.2}
+    whole = finetune(augmented_in(place, "anew", augment, epochs=2), end_to_end=True)
+    history = whole.tuning.history
+    assert history["loss"][-1] < history["loss"][0]
+    with whole.extraction.open() as features:
+        assert features["train"].views == 1, "no view is stored below the boundary"
+    # ended after an epoch it goes on with the random numbers that come next
+    finetune(augmented_in(place, "anew-continued", augment, epochs=1), end_to_end=True)
+    continued = finetune(augmented_in(place, "anew-continued", augment, epochs=2), end_to_end=True)
+    assert continued.tuning.history == history
+    # and does not go on with another augmentation's
+    other = finetune(augmented_in(place, "anew", epochs=1), end_to_end=True)
+    assert other.tuning.history["loss"] != history["loss"][:1]
 
 
 @pytest.mark.parametrize(

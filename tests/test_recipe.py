@@ -152,6 +152,17 @@ def test_an_unknown_key_is_refused_with_all_that_are_known():
         ({"heads": ["SVC"]}, ["heads.0 = 'SVC'"]),
         ({"heads": [{"type": "SVC"}, {"type": "SVC", "pooling": "mean"}]}, ["heads.1.pooling = 'mean'"]),
         ({"heads": [{"type": "SVC", "scale": "often"}]}, ["heads.0.scale", "'often'"]),
+        ({"augment": {"rotate": 0.2}}, ["unknown key 'augment.rotate'", "'rotation'", "augment takes views"]),
+        ({"augment": {"flip": True, "views": 0}}, ["augment.views = 0", "greater than or equal to 1"]),
+        ({"augment": {"flip": 1}}, ["augment.flip = 1", "boolean"]),
+        ({"augment": {"rotation": 72}}, ["augment.rotation = 72", "less than or equal to 0.5"]),
+        ({"augment": {"crop": [0.6]}}, ["augment.crop.1 is missing"]),
+        ({"augment": {"crop": [1.0, 0.6]}}, ["augment", "crop = [1, 0.6]", "[0.6, 1.0]"]),
+        ({"augment": {"crop": [0, 1]}}, ["augment", "crop = [0, 1]", "above 0"]),
+        ({"augment": {"contrast": 1.5}}, ["augment.contrast = 1.5", "less than or equal to 1"]),
+        ({"augment": {"views": 4}}, ["augment", "nothing to vary", "flip = true", "leave [augment] out"]),
+        ({"augment": {"crop": [1, 1], "rotation": 0}}, ["augment", "nothing to vary"]),
+        ({"finetune": {"unfreez_from": 3}}, ["unknown key", "'unfreeze_from'", "finetune takes from_layer"]),
     ],
 )
 def test_a_wrong_value_is_refused_with_key_value_and_what_is_allowed(section, named):
@@ -180,6 +191,13 @@ def test_a_value_of_another_type_is_never_bent_into_shape(section, key):
 
 def test_a_whole_number_may_stand_for_a_real_one():
     assert parse({"data": {"root": "p", "split": {"train": 1, "validation": 0}}}).data.split.train == 1.0
+
+
+def test_augmentation_is_there_only_if_it_is_said():
+    assert Recipe.parse({"data": {"root": "p"}}).augment is None
+    augment = Recipe.parse({"data": {"root": "p"}}, {"augment.crop": [0.6, 1]}).augment
+    assert augment is not None
+    assert (augment.views, augment.flip, augment.crop) == (8, False, (0.6, 1.0))
 
 
 def test_the_message_names_the_file(tmp_path):

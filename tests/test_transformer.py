@@ -14,7 +14,7 @@ from featcache import FeatureExtractor
 from featcache.bases.base import Base
 from featcache.errors import BaseNetworkError, DataError, RecipeError, WeightsError
 from featcache.extraction import extract
-from featcache.images.decode import decode
+from featcache.images.decode import decode_views
 from featcache.recipe import BaseSettings
 
 
@@ -53,9 +53,9 @@ def decodings(monkeypatch):
 
     def watched(data, *settings):
         calls.append(len(data))
-        return decode(data, *settings)
+        return decode_views(data, *settings)
 
-    monkeypatch.setattr("featcache.featurize.decode", watched)
+    monkeypatch.setattr("featcache.featurize.decode_views", watched)
     return calls
 
 

@@ -167,7 +167,13 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(
-        self, X: Any, y: Any = None, validation_data: Any = None, *, max_memory: int = MAX_MEMORY
+        self,
+        X: Any,
+        y: Any = None,
+        validation_data: Any = None,
+        *,
+        views: int = 1,
+        max_memory: int = MAX_MEMORY,
     ) -> Self:
         """Train on features `X` and labels `y`.
 
@@ -180,17 +186,22 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Labels of any kind that sorts: strings, integers. A split brings its own.
         validation_data : (X, y) or a split, optional
             Measured after every epoch; decides about early stopping where that is asked for.
+        views : int, default 1
+            Every so many rows of `X` are views of one photo, the plain one first, and `y` has its label for
+            each of them. An epoch trains on every photo once, in a view drawn at random; `pca` is found on
+            all of them. A split brings its own number.
         max_memory : int, default 1 GiB
             Bytes that the features of splits may take in memory at once.
 
         Raises
         ------
         ValueError
-            A parameter is impossible, `X` holds NaN or infinity, or `y` has only one class.
+            A parameter is impossible, `X` holds NaN or infinity, `y` has only one class, or the rows are no
+            photos in so many `views`.
         TrainingError
             The loss diverged, or `X` has fewer components than `pca` asks for.
         """
-        (error,) = fit_together([self], X, y, validation_data, max_memory=max_memory)
+        (error,) = fit_together([self], X, y, validation_data, views=views, max_memory=max_memory)
         if error is not None:
             raise error
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -37,46 +38,71 @@ class Feed(Protocol):
 
     Attributes
     ----------
-    rows : int
+    views : int
+        In how many views each photo is there. 1: a photo is a row.
     width : int
         Numbers per row.
     dtype : numpy dtype
         float32 or float16.
     """
 
-    rows: int
+    views: int
     width: int
     dtype: np.dtype[Any]
 
     def shuffled(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
-        """Give all rows once, in pieces, each with the order in which to take its rows.
+        """Give every photo once, in a view that is drawn, in pieces, each with the order of its rows.
 
         All pieces but the last hold whole batches.
         """
 
     def in_order(self) -> Iterator[Rows]:
-        """Give all rows once, in pieces."""
+        """Give every photo once, in its first view, the plain one, in pieces."""
+
+
+def draw_views(rng: np.random.Generator, photos: int, views: int) -> NDArray[np.int64]:
+    """Draw a view for each photo, (n,); where there is only one, nothing is taken from the generator."""
+    return np.zeros(photos, np.int64) if views == 1 else rng.integers(views, size=photos)
 
 
 class InMemory:
-    """All rows as one piece."""
+    """All rows as one piece.
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self.rows, self.width = rows.features.shape
+    Parameters
+    ----------
+    rows : Rows
+        The views of a photo stand one after another.
+    views : int
+        Of each photo.
+    """
+
+    def __init__(self, rows: Rows, views: int = 1) -> None:
+        self._rows, self.views = rows, views
+        self._photos, self.width = len(rows.labels) // views, rows.features.shape[1]
         self.dtype = rows.features.dtype
 
     def shuffled(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
-        """Give the rows and a new order of all of them."""
-        yield self._rows, rng.permutation(self.rows).astype(np.int32)
+        """Give the rows and a new order of all photos, each in a view of its own."""
+        views = draw_views(rng, self._photos, self.views)
+        order = rng.permutation(self._photos)
+        yield self._rows, (order * self.views + views[order]).astype(np.int32)
 
     def in_order(self) -> Iterator[Rows]:
-        """Give the rows."""
-        yield self._rows
+        """Give the plain photos' rows."""
+        yield self._plain
+
+    @cached_property
+    def _plain(self) -> Rows:
+        # the same object in every epoch, which is then copied to TensorFlow only once
+        return self._rows if self.views == 1 else Rows(*(column[:: self.views] for column in self._rows))
 
 
 class Source(Protocol):
-    """Labelled features on disk, such as a split of a feature file."""
+    """Labelled features on disk, such as a split of a feature file.
+
+    One whose photos have several views also has their number, ``views``, and ``read_views(start, stop)``,
+    which gives features of shape (n, views, ...).
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,15 +127,25 @@ def is_source(X: Any) -> bool:
     return hasattr(X, "read") and hasattr(X, "labels")
 
 
-def read_checked(source: Source, start: int, stop: int) -> NDArray[Any]:
-    """Read features and refuse those that are no numbers.
+def views_of(X: Any) -> int:
+    """Return in how many views the photos of a `Source` are there."""
+    return int(getattr(X, "views", 1))
+
+
+def read_checked(
+    source: Source, start: int, stop: int, views: NDArray[np.int64] | None = None
+) -> NDArray[Any]:
+    """Read features, of photos in the given views, and refuse those that are no numbers.
 
     Raises
     ------
     ValueError
         They hold NaN or infinity.
     """
-    features = source.read(start, stop)
+    if views is None or views_of(source) == 1:
+        features = source.read(start, stop)
+    else:
+        features = source.read_views(start, stop)[np.arange(stop - start), views]  # type: ignore[attr-defined]
     if not np.isfinite(features).all():
         raise ValueError(f"X contains NaN or infinity in the rows {start} to {stop - 1}")
     return features
@@ -119,7 +155,8 @@ class Streamed:
     """Features that are larger than memory: a thread reads ahead what the next piece needs.
 
     Every epoch shuffles the list of blocks, reads them in that order into a buffer and shuffles the
-    buffer; so rows meet other rows in every epoch, although the disk is read in stretches.
+    buffer; so rows meet other rows in every epoch, although the disk is read in stretches. Of photos in
+    several views all are read, since they lie side by side, and one goes into the buffer.
 
     Parameters
     ----------
@@ -136,21 +173,23 @@ class Streamed:
         self._source, self._pooling = source, pooling
         self._labels = labels.astype(np.int32)
         sample = self._read(0, 1)
-        self.rows, self.width, self.dtype = len(source), sample.shape[1], sample.dtype
-        on_disk = int(np.prod(source.shape[1:])) * source.dtype.itemsize
+        self._photos, self.views = len(source), views_of(source)
+        self.width, self.dtype = sample.shape[1], sample.dtype
+        on_disk = self.views * int(np.prod(source.shape[1:])) * source.dtype.itemsize
         self._block = max(1, _BLOCK_BYTES // on_disk)
         self._buffer = (
             max(1, int(max_memory) // (4 * self.width * self.dtype.itemsize * self._block)) * self._block
         )
 
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
-        return pool(read_checked(self._source, start, stop), self._pooling)
+    def _read(self, start: int, stop: int, views: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        return pool(read_checked(self._source, start, stop, views), self._pooling)
 
     def shuffled(self, rng: np.random.Generator, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
         """Give pieces of whole batches; what is left of a piece goes in front of the next one."""
-        starts = rng.permutation(np.arange(0, self.rows, self._block))
+        views = draw_views(rng, self._photos, self.views)
+        starts = rng.permutation(np.arange(0, self._photos, self._block))
         left: Rows | None = None
-        for rows, is_last in self._pieces(starts):
+        for rows, is_last in self._pieces(starts, views):
             if left is not None:
                 rows = Rows(*(np.concatenate(pair) for pair in zip(left, rows, strict=True)))
             order = rng.permutation(len(rows.labels)).astype(np.int32)
@@ -159,27 +198,30 @@ class Streamed:
             yield rows, order[:whole]
 
     def in_order(self) -> Iterator[Rows]:
-        """Give all rows in their order."""
-        for rows, _ in self._pieces(np.arange(0, self.rows, self._block)):
+        """Give all plain photos in their order."""
+        for rows, _ in self._pieces(np.arange(0, self._photos, self._block)):
             yield rows
 
-    def _pieces(self, starts: NDArray[Any]) -> Iterator[tuple[Rows, bool]]:
+    def _pieces(
+        self, starts: NDArray[Any], views: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[Rows, bool]]:
         """Give the blocks' rows, a buffer full at a time, and whether they are the last."""
         per_piece = self._buffer // self._block
         parts = [starts[first : first + per_piece] for first in range(0, len(starts), per_piece)]
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._gathered, parts[0])
+            ahead = reader.submit(self._gathered, parts[0], views)
             for following in [*parts[1:], None]:
                 rows = ahead.result()
                 if following is not None:
-                    ahead = reader.submit(self._gathered, following)
+                    ahead = reader.submit(self._gathered, following, views)
                 yield rows, following is None
 
-    def _gathered(self, starts: NDArray[Any]) -> Rows:
-        spans = [(start, min(start + self._block, self.rows)) for start in starts]
+    def _gathered(self, starts: NDArray[Any], views: NDArray[np.int64] | None) -> Rows:
+        spans = [(start, min(start + self._block, self._photos)) for start in starts]
         features = np.empty((sum(stop - start for start, stop in spans), self.width), self.dtype)
         at = 0
         for start, stop in spans:
-            features[at : at + stop - start] = self._read(start, stop)
+            drawn = None if views is None else views[start:stop]
+            features[at : at + stop - start] = self._read(start, stop, drawn)
             at += stop - start
         return Rows.of(features, np.concatenate([self._labels[start:stop] for start, stop in spans]))

@@ -102,7 +102,9 @@ class CrossValidation:
         write_bytes_whole(path, text.getvalue().encode())
 
 
-def cross_validate(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64]) -> CrossValidation:
+def cross_validate(
+    head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], views: int = 1
+) -> CrossValidation:
     """Fit clones of `head`, each without one fold, and score them on it.
 
     The clones of a dense head are trained as one stack, others in threads beside each other.
@@ -115,6 +117,10 @@ def cross_validate(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[n
     y : array of shape (n,)
         Labels 0 … k - 1.
     folds : array of shape (n,)
+        One for all views of a photo.
+    views : int
+        Every so many rows are views of one photo, the plain one first. A dense head takes one of them in
+        each epoch, others take all as rows of their own. Only plain photos are predicted and scored.
 
     Raises
     ------
@@ -124,10 +130,11 @@ def cross_validate(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[n
         The head cannot be trained on such features.
     """
     dense = isinstance(head, DenseHead)
-    fitted: list[Any] = fit_folds([head], X, y, folds)[0] if dense else _fitted(head, X, y, folds)
+    fitted: list[Any] = fit_folds([head], X, y, folds, views)[0] if dense else _fitted(head, X, y, folds)
     failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
     if failed is not None:
         raise failed
+    X, y, folds = X[::views], y[::views], folds[::views]
     held_out = [folds == fold for fold in range(len(fitted))]
     predicted = _joined([one.predict(X[rows]) for one, rows in zip(fitted, held_out, strict=True)], held_out)
     probabilities = None

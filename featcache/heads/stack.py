@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, compute_class_weight
 
 from featcache.errors import TrainingError
-from featcache.heads.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_source
+from featcache.heads.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_source, views_of
 from featcache.heads.training import Losers, Measures, Trained, glorot_uniform, train
 from featcache.heads.vectors import vectors_of
 
@@ -31,6 +31,7 @@ def fit_together(
     y: Any = None,
     validation_data: Any = None,
     *,
+    views: int = 1,
     losers: Losers | None = None,
     max_memory: int = MAX_MEMORY,
 ) -> list[TrainingError | None]:
@@ -43,7 +44,7 @@ def fit_together(
     Parameters
     ----------
     heads : sequence of DenseHead
-    X, y, validation_data
+    X, y, validation_data, views
         As `DenseHead.fit` takes them.
     losers : callable, optional
         Called as ``losers(epoch, measures)`` after every epoch of a stack: the epoch's number, from 1, and
@@ -65,12 +66,12 @@ def fit_together(
     """
     for head in heads:
         head._validate_params()
-    data = _Data.checked(heads[0], X, y, validation_data, max_memory)
+    data = _Data.checked(heads[0], X, y, validation_data, views=views, max_memory=max_memory)
     return _fit([_Member(head) for head in heads], data, losers)
 
 
 def fit_folds(
-    heads: Sequence[DenseHead], X: Any, y: Any, folds: NDArray[np.integer[Any]]
+    heads: Sequence[DenseHead], X: Any, y: Any, folds: NDArray[np.integer[Any]], views: int = 1
 ) -> list[list[DenseHead | TrainingError]]:
     """Fit each head once per fold, on the rows outside of it; all of them are members of stacks.
 
@@ -81,7 +82,9 @@ def fit_folds(
     X : array of shape (n, h, w, c) or (n, c)
     y : array of shape (n,)
     folds : array of shape (n,)
-        Number of each row's fold, from 0.
+        Number of each row's fold, from 0; one for all views of a photo.
+    views : int
+        As `DenseHead.fit` takes it; heads are measured on the first view, the plain photo.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def fit_folds(
     members = [_Member(clone(head), fold) for head in heads for fold in range(count)]
     for member in members:
         member.head._validate_params()
-    errors = _fit(members, _Data.checked(members[0].head, X, y, folds=folds))
+    errors = _fit(members, _Data.checked(members[0].head, X, y, folds=folds, views=views))
     fitted = [error or member.head for member, error in zip(members, errors, strict=True)]
     return [fitted[start : start + count] for start in range(0, len(fitted), count)]
 
@@ -215,6 +218,8 @@ class _Data:
     classes : array of shape (k,)
     facts : dict
         What heads learn of the features: scikit-learn's attributes and ``features_shape_``.
+    views : int
+        Of each photo: rows that follow each other in an array, or that a source has.
     max_memory : int
     """
 
@@ -224,6 +229,7 @@ class _Data:
     validation: tuple[Any, NDArray[np.int32]] | None
     classes: NDArray[Any]
     facts: dict[str, Any]
+    views: int
     max_memory: int
     _feeds: dict[tuple[str, int | None], _Feeds] = field(default_factory=dict)
 
@@ -234,18 +240,21 @@ class _Data:
         X: Any,
         y: Any,
         validation_data: Any = None,
-        max_memory: int = MAX_MEMORY,
+        *,
         folds: NDArray[Any] | None = None,
+        views: int = 1,
+        max_memory: int = MAX_MEMORY,
     ) -> _Data:
         """Check the data as `DenseHead.fit` takes them; errors name `head`."""
         features, y = head._take(X, y)
+        views = views_of(features) if is_source(features) else _checked_views(views, y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             (only,) = classes.tolist()
             raise ValueError(f"a classifier needs at least 2 classes; y has one class, {only!r}")
         facts = {name: vars(head)[name] for name in _FACTS if name in vars(head)}
         validation = None if validation_data is None else _checked_validation(head, validation_data, classes)
-        return cls(features, labels.astype(np.int32), folds, validation, classes, facts, max_memory)
+        return cls(features, labels.astype(np.int32), folds, validation, classes, facts, views, max_memory)
 
     @property
     def outputs(self) -> int:
@@ -265,12 +274,14 @@ class _Data:
         return bool(head.early_stopping) and self.validation is None and self.folds is None
 
     def with_held_out(self, share: float, random: np.random.RandomState) -> _Data:
-        """Return the data with a share of the rows, drawn per class, for validation."""
+        """Return the data with a share of the photos, drawn per class, for validation."""
         if is_source(self.features):
             raise ValueError("early_stopping on a split of a feature file needs validation_data")
-        rows, held_out = train_test_split(
-            np.arange(len(self.labels)), test_size=share, stratify=self.labels, random_state=random
+        plain = np.arange(0, len(self.labels), self.views)
+        photos, held_out = train_test_split(
+            plain, test_size=share, stratify=self.labels[plain], random_state=random
         )
+        rows = (photos[:, None] + np.arange(self.views)).ravel()
         return replace(
             self,
             features=self.features[rows],
@@ -289,7 +300,7 @@ class _Data:
     def _in_memory(self, pooling: str, pca: int | None) -> _Feeds:
         vectors = vectors_of(self.features, pooling)
         projection = None if pca is None else _main_components(vectors, pca)
-        feed = InMemory(Rows.of(_projected(vectors, projection), self.labels, self.folds))
+        feed = InMemory(Rows.of(_projected(vectors, projection), self.labels, self.folds), self.views)
         return _Feeds(feed, self._validation_feed(pooling, projection), projection)
 
     def _streamed(self, pooling: str, pca: int | None) -> _Feeds:
@@ -305,6 +316,25 @@ class _Data:
         if is_source(features):
             return Streamed(features, labels, pooling, self.max_memory)
         return InMemory(Rows.of(_projected(vectors_of(features, pooling), projection), labels))
+
+
+def _checked_views(views: int, y: NDArray[Any]) -> int:
+    """Return `views` if the rows can be photos in so many views.
+
+    Raises
+    ------
+    ValueError
+        They cannot.
+    """
+    if views < 1 or len(y) % views:
+        raise ValueError(
+            f"views = {views}, but X has {len(y)} rows; it must have `views` rows for each photo"
+        )
+    if (y.reshape(-1, views) != y[::views, None]).any():
+        raise ValueError(
+            f"views = {views}, but y differs among the views of a photo; they must stand together"
+        )
+    return views
 
 
 _FACTS = ("features_shape_", "n_features_in_", "feature_names_in_")

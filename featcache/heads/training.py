@@ -99,7 +99,7 @@ def train(
     plans : sequence of Plan
         One per head; the settings that a stack shares are equal.
     rng : numpy.random.Generator
-        Gives the seeds of dropout, then the order of the rows in every epoch.
+        Gives the seeds of dropout, then in every epoch the photos' views and the order of the rows.
     losers : callable, optional
         Stops heads early; they keep what they have.
 
@@ -119,7 +119,8 @@ def train(
     stack = _Stack(tf, program, plans, start)
     watch = _Watch(plans, "val_loss" if held_out else "loss")
     to_train = _Tensors(tf)
-    to_measure = to_train if held_out is feed else _Tensors(tf)
+    # with several views it is other rows that are measured: the plain photos
+    to_measure = to_train if held_out is feed and feed.views == 1 else _Tensors(tf)
     if held_out:
         watch.note_before(stack.measure(held_out, to_measure, _Sums()).means())
     step = 0

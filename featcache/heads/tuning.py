@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Top:
         Of the head's dropout.
     below : keras.Model, optional
         From pixels to the boundary: then training runs through the whole network.
+    augmentation : keras.Model, optional
+        What pixels go through first, in training only.
     precision : {"f32", "bf16"}
         Of the products in `upper` while it is trained; weights, their updates and the head are f32 in any
         case (mixed precision: Micikevicius et al., 2018).
@@ -76,9 +78,10 @@ class Top:
         head: DenseHead,
         seed: int = 0,
         below: Any = None,
+        augmentation: Any = None,
         precision: str = "f32",
     ) -> None:
-        self._whole, self._below = upper, below
+        self._whole, self._below, self._augmentation = upper, below, augmentation
         self._upper = _in_bf16(upper) if precision == "bf16" else upper
         self._head = _head_layers(head, upper.output_shape[1:], pooling, seed)
         self.binary = len(head.classes_) == 2
@@ -88,12 +91,15 @@ class Top:
 
     @property
     def variables(self) -> list[Any]:
-        """All that training changes, also the state of dropout's random numbers."""
-        return [*self.trainable, *self._head.non_trainable_variables]
+        """All that training changes, also the states of dropout's and augmentation's random numbers."""
+        augmentation = self._augmentation.variables if self._augmentation is not None else []
+        return [*self.trainable, *self._head.non_trainable_variables, *augmentation]
 
     def __call__(self, rows: Any, training: bool) -> Any:
         """Return logits of rows of flattened features, or of pixels."""
         inputs = tensorflow().reshape(rows, [-1, *self.shape])
+        if training and self._augmentation is not None:
+            inputs = self._augmentation(inputs, training=True)
         if self._below is not None:
             inputs = self._below(inputs, training=False)
         else:
@@ -180,11 +186,9 @@ class Tuning:
 
 def tune(
     top: Top,
-    feed: Feed,
-    validation: Feed,
+    feeds: Mapping[str, Feed],
     plan: TuningPlan,
     checkpoints: Path,
-    test: Feed | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Tuning:
     """Train, keeping a checkpoint after each epoch; what is there already is not done again.
@@ -194,13 +198,12 @@ def tune(
     Parameters
     ----------
     top : Top
-    feed, validation : Feed
-        Flattened features of the boundary, or pixels.
+    feeds : mapping of str to Feed
+        Flattened features of the boundary, or pixels: "train", "validation", and "test" if that is to be
+        measured after every epoch as well.
     plan : TuningPlan
     checkpoints : Path
         Folder of this very fine-tuning: another plan, head or data must have another one.
-    test : Feed, optional
-        Measured after every epoch as well.
     progress : callable, optional
         Told how many epochs are done.
 
@@ -215,13 +218,14 @@ def tune(
     optimizer.build(top.trainable)
     step, measure = _compiled(top, optimizer)
     kept = _Checkpoints(checkpoints, top, optimizer)
-    tuning = kept.resume() or Tuning(_measured(measure, validation))
+    tuning = kept.resume() or Tuning(_measured(measure, feeds["validation"]))
     progress(tuning.epochs)
     while tuning.epochs < plan.epochs:
-        measures = _epoch(step, feed, plan, tuning.epochs)
-        measures |= {f"val_{name}": value for name, value in _measured(measure, validation).items()}
-        if test is not None:
-            measures |= {f"test_{name}": value for name, value in _measured(measure, test).items()}
+        measures = _epoch(step, feeds["train"], plan, tuning.epochs)
+        for prefix, split in (("val", "validation"), ("test", "test")):
+            if split in feeds:
+                measured = _measured(measure, feeds[split])
+                measures |= {f"{prefix}_{name}": value for name, value in measured.items()}
         if not np.isfinite(list(measures.values())).all():
             raise TrainingError(
                 f"fine-tuning diverged in epoch {tuning.epochs + 1} of {plan.epochs}: the loss is no longer "

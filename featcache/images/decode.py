@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import math
 import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from featcache.errors import ImageError, did_you_mean
+from featcache.images.views import View, cropped, draw, least_side, varied
 
 # A change that gives any photo other pixels than before must raise `featcache.versions.DECODER`.
 
@@ -57,8 +60,43 @@ def decode(
     ValueError
         `resize` or `interpolation` is unknown.
     """
+    return decode_views(data, b"", [None], size, resize, interpolation)[0]
+
+
+def decode_views(
+    data: bytes,
+    digest: bytes,
+    views: Sequence[View | None],
+    size: tuple[int, int],
+    resize: str = "stretch",
+    interpolation: str = "bilinear",
+) -> list[NDArray[np.uint8]]:
+    """Decode one photo and bring views of it to a size.
+
+    A view's pixels do not depend on which others are asked for. A crop is cut out before the photo is
+    brought to its size, and has its full resolution; the other changes come after that, as those of Keras's
+    layers do. In `resize` and `interpolation` a crop is what the whole photo is to `decode`.
+
+    Parameters
+    ----------
+    data : bytes
+    digest : bytes
+        Of the data; what the views are drawn from.
+    views : sequence of View or None
+        None is the plain photo, as `decode` gives it.
+    size, resize, interpolation
+        As in `decode`, which raises the same.
+
+    Returns
+    -------
+    list of arrays of shape (height, width, 3), uint8
+        One for each view.
+    """
     fit = _choose("resize", resize, FITS)
-    return _decode_or_say_why(data, size, fit, _choose("interpolation", interpolation, INTERPOLATIONS))
+    resample = _choose("interpolation", interpolation, INTERPOLATIONS)
+    with _failures_in_words():
+        source = _Source(data, shrinks=resample != Image.Resampling.NEAREST)
+        return [_pixels(source, digest, view, size, fit, resample) for view in views]
 
 
 def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
@@ -81,15 +119,17 @@ def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
     ImageError
         The photo cannot be decoded.
     """
-    return _decode_or_say_why(data, (side, side), _shrink, Image.Resampling.LANCZOS)
+    with _failures_in_words():
+        return _pixels(
+            _Source(data, shrinks=True), b"", None, (side, side), _shrink, Image.Resampling.LANCZOS
+        )
 
 
-def _decode_or_say_why(
-    data: bytes, size: tuple[int, int], fit: Fit, resample: Image.Resampling
-) -> NDArray[np.uint8]:
+@contextlib.contextmanager
+def _failures_in_words() -> Iterator[None]:
     _silence_pillow()
     try:
-        return _decode(data, size, fit, resample)
+        yield
     except ImageError:
         raise
     except Exception as error:
@@ -98,14 +138,41 @@ def _decode_or_say_why(
         raise ImageError(_reason(error)) from error
 
 
-def _decode(data: bytes, size: tuple[int, int], fit: Fit, resample: Image.Resampling) -> NDArray[np.uint8]:
+def _pixels(
+    source: _Source,
+    digest: bytes,
+    view: View | None,
+    size: tuple[int, int],
+    fit: Fit,
+    resample: Image.Resampling,
+) -> NDArray[np.uint8]:
     height, width = size
-    with _open(data) as image:
-        if resample != Image.Resampling.NEAREST:
-            _shrink_while_decoding(image, (width, height))
-        image.load()
-        upright = _turn_upright(image)
-        return np.array(fit(_to_rgb(upright), (width, height), resample), dtype=np.uint8)
+    if view is None:
+        image = fit(source.upright((width, height)), (width, height), resample)
+    else:
+        drawn, share = draw(digest, view), least_side(view.settings)
+        whole = source.upright((math.ceil(width / share), math.ceil(height / share)))
+        image = varied(fit(cropped(whole, drawn), (width, height), resample), drawn)
+    return np.array(image, dtype=np.uint8)
+
+
+class _Source:
+    """The bytes of one photo, decoded once for every size at which the decoder gives them."""
+
+    def __init__(self, data: bytes, shrinks: bool) -> None:
+        self._data, self._shrinks = data, shrinks
+        self._decoded: dict[tuple[int, int], Image.Image] = {}
+
+    def upright(self, size: tuple[int, int]) -> Image.Image:
+        """Return the photo as RGB, not smaller than `size` (width, height) unless it is so itself."""
+        with _open(self._data) as image:
+            if self._shrinks:
+                _shrink_while_decoding(image, size)
+            given = image.size
+            if given not in self._decoded:
+                image.load()
+                self._decoded[given] = _to_rgb(_turn_upright(image))
+            return self._decoded[given]
 
 
 def _open(data: bytes) -> Image.Image:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.bases.spec import short_name
-from featcache.extraction import plan_extraction
+from featcache.extraction import keys_of, plan_extraction
 from featcache.images.rows import SPLITS, ImageTable
 from featcache.model import HEADS_FILE, MODEL_FILE, find_model, read_facts
 from featcache.recipe import Recipe
@@ -34,6 +34,7 @@ def of_feature_file(path: Path) -> dict[str, Any]:
             "kind": "feature file, packed" if features.packed else "feature file",
             "classes": list(features.classes),
             "rows": {split: len(features[split]) for split in features.splits},
+            "views": {split: features[split].views for split in features.splits},
             "shape": {split: list(features[split].shape) for split in features.splits},
             "dtype": str(features[features.splits[0]].dtype),
             "base": features.base,
@@ -63,16 +64,16 @@ def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         "cache": str(recipe.cache),
         "classes": list(table.classes),
         "photos": _photos(table),
+        "views": recipe.augment.views if recipe.augment else 1,
         "base": short_name(recipe.base),
         "heads": [str(head.name) for head in recipe.heads],
         "warnings": list(table.warnings),
     }
     if spec is None or plan is None:
-        distinct = len({row.digest for row in table.rows})
         return {
             **known,
             "in_store": 0,
-            "to_compute": distinct,
+            "to_compute": len(set(keys_of(table, recipe))),
             "note": "this base was not used with this cache yet",
         }
     return {

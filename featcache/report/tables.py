@@ -151,8 +151,9 @@ def extraction_sentence(extraction: Extraction) -> str:
     """Say what stage 1 did."""
     speed = f" at {extraction.images_per_second:,.1f} images/s" if extraction.computed else ""
     skipped = f", {len(extraction.skipped):,} skipped" if extraction.skipped else ""
+    views = f" of {extraction.photos:,} photos" if extraction.rows > extraction.photos else ""
     return (
-        f"{extraction.rows:,} rows: {extraction.computed:,} computed{speed}, "
+        f"{extraction.rows:,} rows{views}: {extraction.computed:,} computed{speed}, "
         f"{extraction.reused:,} reused{skipped}, {extraction.seconds:.1f} s\n"
         f"Features: {extraction.features_file}"
     )

@@ -53,6 +53,8 @@ class Job:
         Of the heads.
     scratch : str, optional
         Folder where scikit-learn's heads keep main components, which are then found once for all of them.
+    views : int
+        Every so many rows of `train` are views of one photo: Dense heads take one of them in each epoch.
     """
 
     train: Rows
@@ -61,6 +63,7 @@ class Job:
     metric: str
     seed: int
     scratch: str | None = None
+    views: int = 1
 
     def head(self, settings: HeadSettings) -> Any:
         """Return an unfitted head.
@@ -178,7 +181,9 @@ def _fit_together(job: Job, heads: Sequence[Any], halving: Halving) -> Sequence[
     from featcache.heads.stack import fit_together
 
     try:
-        return fit_together(heads, *job.train, validation_data=job.validation, losers=halving)
+        return fit_together(
+            heads, *job.train, validation_data=job.validation, views=job.views, losers=halving
+        )
     except _FAILURES as error:
         if len(heads) < 2:
             return [error] * len(heads)

@@ -127,11 +127,12 @@ def _search(
     with extraction.open() as features:
         question = Question.of(recipe, fingerprint_of(features))
         job = Job(
-            features["train"].load(),
+            features["train"].load_views(),
             features["validation"].load(),
             features.classes,
             recipe.sweep.metric,
             recipe.seed,
+            views=features["train"].views,
         )
     with (
         Study(recipe.run / FOLDER, question, space, total) as study,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from featcache.errors import FormatError, ShardError, StoreError
 from featcache.files import explain_os_error, remove_left_behind, write_bytes_whole, written_whole
 from featcache.store import shards
 from featcache.store.format import (
+    AUGMENT,
     DIGEST,
     DIGEST_BYTES,
     FEATURES,
@@ -32,6 +34,8 @@ from featcache.store.format import (
     SHARD,
     SHARDS,
     SKIPPED,
+    VIEW,
+    VIEWS,
     check_format,
 )
 from featcache.store.plan import Key, Location
@@ -50,13 +54,23 @@ class SplitRows:
     paths : sequence of str
     labels : ndarray of int64, shape (n,)
         Indices into the classes.
-    keys : sequence of Key
-        Which row of the store each photo is.
+    digests : sequence of bytes
+        SHA-256 of each photo's bytes.
+    views : sequence of int
+        The views that each photo is stored in, as the store numbers them; 0 comes first.
+    augment : dict
+        How views may differ from the photo, as JSON-ready data; empty where 0 is the only one.
     """
 
     paths: Sequence[str]
     labels: NDArray[np.int64]
-    keys: Sequence[Key]
+    digests: Sequence[bytes]
+    views: Sequence[int] = (0,)
+    augment: Mapping[str, Any] = field(default_factory=dict)
+
+    def store_keys(self) -> Iterator[Key]:
+        """Give all rows of the store that the split has, all views of a photo one after another."""
+        return (Key(digest, view) for digest in self.digests for view in self.views)
 
 
 @dataclass(frozen=True)
@@ -105,20 +119,16 @@ def write_feature_file(
     StoreError
         The file cannot be written; what stood there before is still there.
     """
-    names = sorted({locations[key].shard for rows in splits.values() for key in rows.keys})
-    index = {name: number for number, name in enumerate(names)}
+    names = sorted({locations[key].shard for split in splits.values() for key in split.store_keys()})
     with h5py.File("features", "w", driver="core", backing_store=False) as file:
         _write_contents(file, contents)
         file.attrs["store"] = str(shelf.shard_folder.resolve())
         file.create_dataset(SHARDS, data=names, dtype=_STRING)
         for split, rows in splits.items():
-            if rows.keys:
+            if rows.digests:
                 group = file.create_group(split)
                 _write_rows(group, rows)
-                places = [locations[key] for key in rows.keys]
-                group.create_dataset(SHARD, data=np.array([index[place.shard] for place in places], np.int32))
-                group.create_dataset(ROW, data=np.array([place.row for place in places], np.int64))
-                _write_virtual(group, places, shelf, contents.base)
+                _write_places(group, rows, locations, _Sources(shelf, names))
         file.flush()
         data = bytes(file.id.get_file_image())
     remove_left_behind(path.parent)
@@ -137,33 +147,67 @@ def _write_contents(file: Any, contents: Contents) -> None:
 
 
 def _write_rows(group: Any, rows: SplitRows) -> None:
-    digest = np.frombuffer(b"".join(key.digest for key in rows.keys), np.uint8)
+    digest = np.frombuffer(b"".join(rows.digests), np.uint8)
     group.create_dataset(LABELS, data=rows.labels.astype(np.int64))
     group.create_dataset(PATH, data=list(rows.paths), dtype=_STRING)
     group.create_dataset(DIGEST, data=digest.reshape(-1, DIGEST_BYTES))
+    if len(rows.views) > 1:
+        views = group.create_group(VIEWS)
+        views.create_dataset(VIEW, data=np.array(rows.views, np.int64))
+        views.attrs[AUGMENT] = json.dumps(rows.augment, sort_keys=True)
 
 
-def _write_virtual(group: Any, places: Sequence[Location], shelf: Shelf, base: Mapping[str, Any]) -> None:
-    shape, dtype = tuple(base["feature_shape"]), np.dtype(base["dtype"])
-    layout = h5py.VirtualLayout((len(places), *shape), dtype)
-    heights: dict[str, int] = {}
-    for start, stop in _runs(places):
-        shard, row = places[start]
-        source_path = shelf.shard_folder.resolve() / shard
-        if shard not in heights:
-            heights[shard] = len(shards.read_keys(source_path, shelf.base).view)
-        source = h5py.VirtualSource(str(source_path), FEATURES, (heights[shard], *shape), dtype)
-        layout[start:stop] = source[row : row + stop - start]
+class _Sources:
+    """The shards that a feature file points to."""
+
+    def __init__(self, shelf: Shelf, names: Sequence[str]) -> None:
+        self.index = {name: number for number, name in enumerate(names)}
+        self.shape, self.dtype = tuple(shelf.base["feature_shape"]), np.dtype(shelf.base["dtype"])
+        self._shelf, self._names = shelf, names
+        self._heights: dict[int, int] = {}
+
+    def __getitem__(self, shard: int) -> Any:
+        path = self._shelf.shard_folder.resolve() / self._names[shard]
+        if shard not in self._heights:
+            self._heights[shard] = len(shards.read_keys(path, self._shelf.base).view)
+        return h5py.VirtualSource(str(path), FEATURES, (self._heights[shard], *self.shape), self.dtype)
+
+
+def _write_places(group: Any, rows: SplitRows, locations: Mapping[Key, Location], sources: _Sources) -> None:
+    places = [locations[key] for key in rows.store_keys()]
+    shape = len(rows.digests), len(rows.views)
+    shard = np.array([sources.index[place.shard] for place in places], np.int32).reshape(shape)
+    row = np.array([place.row for place in places], np.int64).reshape(shape)
+    _write_virtual(group, shard[:, 0], row[:, 0], sources)
+    if len(rows.views) > 1:
+        _write_virtual(group[VIEWS], shard, row, sources)
+
+
+def _write_virtual(group: Any, shard: NDArray[np.int32], row: NDArray[np.int64], sources: _Sources) -> None:
+    """Write where rows are, (n,) or (n, views), and the virtual dataset of their features."""
+    group.create_dataset(SHARD, data=shard)
+    group.create_dataset(ROW, data=row)
+    layout = h5py.VirtualLayout((*shard.shape, *sources.shape), sources.dtype)
+    for column in np.ndindex(shard.shape[1:]):
+        here = (slice(None), *column)
+        for start, stop, step in _runs(shard[here], row[here]):
+            first, last = int(row[start, *column]), int(row[stop - 1, *column])
+            layout[start:stop, *column] = sources[shard[start, *column]][first : last + 1 : step]
     # HDF5 gives the fill value for a shard that is gone, and no error: NaN cannot be taken for a feature
     group.create_virtual_dataset(FEATURES, layout, fillvalue=np.nan)
 
 
-def _runs(places: Sequence[Location]) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of the longest stretches that lie one after another in the same shard."""
+def _runs(shard: NDArray[np.int32], row: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Yield (start, stop, step) of the longest stretches that lie evenly spaced in the same shard.
+
+    The views of a photo lie one after another, so that one view of many photos lies in even steps.
+    """
+    steps = np.where(np.diff(shard) == 0, np.diff(row), 0)
     start = 0
-    for at in range(1, len(places) + 1):
-        if at == len(places) or places[at] != Location(places[at - 1].shard, places[at - 1].row + 1):
-            yield start, at
+    for at in range(1, len(row) + 1):
+        step = steps[start] if start < len(steps) else 0
+        if at == len(row) or step <= 0 or steps[at - 1] != step:
+            yield start, at, max(1, int(step))
             start = at
 
 
@@ -324,8 +368,25 @@ class Split:
         """Path of each photo."""
         return _strings(self._group[PATH])
 
+    @cached_property
+    def view_numbers(self) -> tuple[int, ...]:
+        """The views that each photo is stored in, as the store numbers them; 0, the plain photo, is first."""
+        if VIEWS not in self._group:
+            return (0,)
+        return tuple(np.asarray(self._read(f"{VIEWS}/{VIEW}")).tolist())
+
+    @property
+    def views(self) -> int:
+        """How many views each photo is stored in; 1 without augmentation."""
+        return len(self.view_numbers)
+
+    @property
+    def augment(self) -> dict[str, Any]:
+        """How views may differ from the photo; empty without augmentation."""
+        return json.loads(self._group[VIEWS].attrs[AUGMENT]) if self.views > 1 else {}
+
     def load(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Read everything: features ``X`` (n, ...) and labels ``y`` (n,).
+        """Read all plain photos: features ``X`` (n, ...) and labels ``y`` (n,).
 
         Raises
         ------
@@ -334,24 +395,49 @@ class Split:
         """
         return self.read(0, len(self)), self.labels
 
+    def load_views(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Read all views of all photos as rows of their own, those of a photo one after another.
+
+        Returns
+        -------
+        X : ndarray, shape (n * views, ...)
+        y : ndarray of int64, shape (n * views,)
+
+        Raises
+        ------
+        ShardError, FormatError
+            As `load`.
+        """
+        X = self.read_views(0, len(self))
+        return X.reshape(-1, *self.shape[1:]), self.labels.repeat(self.views)
+
     def blocks(self, rows: int | None = None) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """Yield ``(X, y)`` in order, `rows` at a time (default: about 32 MB of features)."""
-        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        step = rows or max(1, _BLOCK_BYTES // row_bytes)
+        """Yield ``(X, y)`` of plain photos in order, `rows` at a time (default: about 32 MB of features)."""
+        step = rows or _rows_per_block(self.shape, self.dtype)
         labels = self.labels
         for start in range(0, len(self), step):
             yield self.read(start, min(start + step, len(self))), labels[start : start + step]
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Read features of rows `start` to `stop` (excluded), shape (stop - start, ...)."""
+        """Read features of plain photos `start` to `stop` (excluded), shape (stop - start, ...)."""
+        return self._read_features("", slice(start, stop), self.shape[1:])
+
+    def read_views(self, start: int, stop: int) -> NDArray[Any]:
+        """Read all views of photos `start` to `stop` (excluded), shape (stop - start, views, ...)."""
+        if self.views == 1:
+            return self.read(start, stop)[:, None]
+        return self._read_features(f"{VIEWS}/", slice(start, stop), self.shape[1:])
+
+    def _read_features(self, group: str, photos: slice, shape: tuple[int, ...]) -> NDArray[Any]:
         if self._shard_paths is None:
-            return np.asarray(self._read(FEATURES, slice(start, stop)))
-        rows = slice(start, stop)
-        shard, row = np.asarray(self._read(SHARD, rows)), np.asarray(self._read(ROW, rows))
+            return np.asarray(self._read(group + FEATURES, photos))
+        shard = np.asarray(self._read(group + SHARD, photos))
+        row = np.asarray(self._read(group + ROW, photos))
         try:
-            return gather(self._shard_paths, shard, row, self.shape[1:], self.dtype)
+            rows = gather(self._shard_paths, shard.ravel(), row.ravel(), shape, self.dtype)
         except ShardError as error:
             raise ShardError(f"{error}; {self._path} needs it. {_AGAIN.capitalize()}") from None
+        return rows.reshape(*shard.shape, *shape)
 
     def _read(self, name: str, rows: slice = slice(None)) -> Any:
         try:
@@ -388,11 +474,25 @@ def pack(features: Features, path: Path) -> None:
 
 
 def _pack_split(group: Any, split: Split) -> None:
-    keys = [Key(bytes(digest), 0) for digest in split.digests]
-    _write_rows(group, SplitRows(split.paths, split.labels, keys))
-    chunks = shards.chunks_of(split.shape, split.dtype)
-    out = group.create_dataset(FEATURES, split.shape, split.dtype, chunks=chunks, fletcher32=True)
-    start = 0
-    for block, _ in split.blocks():
-        out[start : start + len(block)] = block
-        start += len(block)
+    digests = [bytes(digest) for digest in split.digests]
+    _write_rows(group, SplitRows(split.paths, split.labels, digests, split.view_numbers, split.augment))
+    _pack_features(group, split.shape, split.dtype, split.read)
+    if split.views > 1:
+        shape = (len(split), split.views, *split.shape[1:])
+        _pack_features(group[VIEWS], shape, split.dtype, split.read_views)
+
+
+def _pack_features(
+    group: Any, shape: tuple[int, ...], dtype: np.dtype[Any], read: Callable[[int, int], NDArray[Any]]
+) -> None:
+    chunks = shards.chunks_of(shape, dtype)
+    out = group.create_dataset(FEATURES, shape, dtype, chunks=chunks, fletcher32=True)
+    step = _rows_per_block(shape, dtype)
+    for start in range(0, shape[0], step):
+        stop = min(start + step, shape[0])
+        out[start:stop] = read(start, stop)
+
+
+def _rows_per_block(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+    return max(1, _BLOCK_BYTES // row_bytes)

@@ -18,6 +18,8 @@ FORMAT = 1
 FEATURES, DIGEST, VIEW = "features", "digest", "view"
 # beside them in each group of a feature file
 LABELS, PATH, SHARD, ROW = "labels", "path", "shard", "row"
+# in a split whose photos have several views, a group with FEATURES, SHARD and ROW of all of them, and VIEW
+VIEWS, AUGMENT = "views", "augment"
 # groups of a feature file that are no splits
 SHARDS, SKIPPED = "shards", "skipped"
 # a shard's folder below the base's, and what the base's folder tells about the base

@@ -12,7 +12,7 @@ _OVERHEAD = 1 << 20
 
 
 class Key(NamedTuple):
-    """What a row of the store is found by, within one base."""
+    """What a row of the store is found by, within one base: a photo, and 0 or the number of another view."""
 
     digest: bytes
     view: int
@@ -102,10 +102,13 @@ def _refusal(plan: Plan, free_bytes: int, not_writable: str | None) -> str | Non
             f"{len(plan.compute):,} rows are to be computed, but the store cannot be written: {not_writable}"
         )
     if plan.bytes_to_write > free_bytes:
+        views = sum(key.view != 0 for key in plan.compute)
+        which = f" ({views:,} of them augmented views)" if views else ""
+        fewer = "take fewer augment.views, " if views else ""
         return (
-            f"{len(plan.compute):,} rows need {human_bytes(plan.bytes_to_write)}, but the store's disk has "
-            f"{human_bytes(free_bytes)} free; make room, choose another disk with --cache, or make rows "
-            'smaller with pooling = "avg"'
+            f"{len(plan.compute):,} rows{which} need {human_bytes(plan.bytes_to_write)}, but the store's "
+            f"disk has {human_bytes(free_bytes)} free; {fewer}make room, choose another disk with --cache, "
+            'or make rows smaller with pooling = "avg"'
         )
     return None
 

@@ -1,6 +1,7 @@
 """Every row is predicted by a head that was not trained on it."""
 
 import csv
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -93,3 +94,30 @@ def test_the_table_has_a_line_for_every_photo(tmp_path):
     for line in lines:
         assert float(line["cat"]) + float(line["dog"]) == pytest.approx(1)
         assert line["predicted"] == ("dog" if float(line["dog"]) > 0.5 else "cat")
+
+
+class Counting(LogisticRegression):
+    """Tells how many rows it was fitted on and asked about."""
+
+    seen: ClassVar[list[tuple[str, int]]] = []
+
+    def fit(self, X, y):
+        self.seen.append(("fit", len(X)))
+        return super().fit(X, y)
+
+    def predict(self, X):
+        self.seen.append(("predict", len(X)))
+        return super().predict(X)
+
+
+def test_views_are_learned_from_and_photos_are_scored():
+    X, y = problem(60)
+    rows = np.stack([X, X + 100.0], axis=1).reshape(-1, 6)
+    folds = (np.arange(60) % 3).repeat(2)
+    Counting.seen.clear()
+    found = cross_validate(Counting(), rows, y.repeat(2), folds, views=2)
+    assert sorted(Counting.seen) == [("fit", 80)] * 3 + [("predict", 20)] * 3
+    assert (len(found.folds), len(found.predicted), found.scores["n"]) == (60, 60, 60)
+    assert found.predicted.shape == (60,)
+    dense = cross_validate(DenseHead(epochs=2, random_state=0), rows, y.repeat(2), folds, views=2)
+    assert dense.scores["n"] == 60

@@ -60,6 +60,41 @@ def test_a_head_of_a_stack_equals_the_head_alone(units, optimizer, own):
         same(head, clone(head).fit(*TRAIN, HELD))
 
 
+def in_views(features, labels, views=3, seed=1):
+    """Rows of noisy views, the plain photo first."""
+    noise = np.random.default_rng(seed).normal(size=(len(features), views, features.shape[1]))
+    noise[:, 0] = 0
+    rows = features[:, None] + 0.3 * noise.astype(np.float32)
+    return rows.reshape(-1, features.shape[1]), labels.repeat(views)
+
+
+@pytest.mark.parametrize(("units", "optimizer"), [((), "adam"), ((8,), "rmsprop")])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@given(own=st.lists(OWN, min_size=3, max_size=6))
+def test_a_head_of_a_stack_equals_the_head_alone_on_photos_in_views(units, optimizer, own):
+    rows = in_views(*TRAIN)
+    heads = [DenseHead(units, optimizer=optimizer, **BASE, **one) for one in own]
+    assert fit_together(heads, *rows, HELD, views=3) == [None] * len(heads)
+    for head in heads:
+        same(head, clone(head).fit(*rows, HELD, views=3))
+    plain = clone(heads[0]).fit(*TRAIN, HELD)
+    assert not np.array_equal(plain.coefs_[0], heads[0].coefs_[0])
+
+
+def test_a_held_out_fold_or_share_is_of_photos_and_measured_on_plain_ones():
+    rows, labels = in_views(X, Y)
+    rows[1::3] = rows[2::3] = 1e3  # views that nobody should be measured on
+    folds = (np.arange(len(X)) % 3).repeat(3)
+    head = DenseHead(learning_rate=0.0 + 1e-9, **BASE)
+    ((one, *_),) = fit_folds([head], rows, labels, folds, views=3)
+    plain = X[np.arange(len(X)) % 3 == 0], Y[np.arange(len(X)) % 3 == 0]
+    assert one.history_["val_accuracy"][-1] == pytest.approx(one.score(*plain))
+    assert one.history_["val_loss"][-1] < 10
+    stopped = DenseHead(learning_rate=1e-9, early_stopping=True, patience=9, **BASE)
+    stopped.fit(rows, labels, views=3)
+    assert stopped.history_["val_loss"][-1] < 10
+
+
 @pytest.mark.parametrize("units", [(), (8,)], ids=str)
 def test_more_classes_than_two(units):
     features, labels = problem(classes=3)

@@ -28,7 +28,8 @@ def small_top(precision="f32", classes=2):
 
 def tuned(folder, top):
     feed = InMemory(Rows.of(X.reshape(len(X), -1), Y))
-    return tune(top, feed, feed, TuningPlan("adam", 1e-3, epochs=4, batch_size=16), folder)
+    feeds = {"train": feed, "validation": feed}
+    return tune(top, feeds, TuningPlan("adam", 1e-3, epochs=4, batch_size=16), folder)
 
 
 def test_bf16_products_learn_what_f32_ones_learn_and_leave_f32_weights(tmp_path):

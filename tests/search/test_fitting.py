@@ -53,6 +53,20 @@ def test_a_trial_says_its_scores_and_which_rows_it_gets_right(job):
     assert (outcome.reason, outcome.stopped, outcome.epochs) == (None, False, None)
 
 
+def test_trials_learn_from_views_and_are_scored_on_photos(job):
+    X, y = job.train
+    views = np.stack([X, X + 0.1, X - 0.1], axis=1).reshape(-1, X.shape[1])
+    in_views = replace(job, train=(views, y.repeat(3)), views=3)
+    heads = {"type": "KNeighborsClassifier"}, {"type": "dense", "epochs": 3, "learning_rate": 0.01}
+    for number, outcome, _ in carry_out(in_views, asked(*heads)):
+        assert len(unpack(outcome.correct, len(job.validation[1]))) == 30
+        if number == 10:  # a neighbour remembers its rows
+            assert outcome.size > views.size
+        else:
+            alone = in_views.head(asked(heads[1])[0].settings).fit(views, y.repeat(3), views=3)
+            assert outcome.value == alone.score(*job.validation)
+
+
 def test_a_head_that_fails_says_why_and_the_others_go_on(job):
     heads = {"type": "KNeighborsClassifier", "n_neighbors": 1000}, {"type": "GaussianNB"}
     results = list(carry_out(job, asked(*heads)))

@@ -43,6 +43,15 @@ def test_refuses_when_the_disk_is_too_small_and_says_what_to_do():
     assert "--cache" in plan.refusal
 
 
+def test_views_that_need_the_room_are_named_as_a_way_out():
+    plain = [Key(b"x" * 32, 0)]
+    views = [Key(b"x" * 32, view) for view in (7, 8, 9)]
+    refusal = make_plan(plain + views, {}, GB, 2 * GB).refusal or ""
+    assert "4 rows (3 of them augmented views) need 4.0 GB" in refusal
+    assert "fewer augment.views" in refusal
+    assert "augment" not in (make_plan(plain, {}, 5 * GB, 2 * GB).refusal or "")
+
+
 def test_a_store_that_cannot_be_written_is_no_hindrance_when_all_is_there():
     key = Key(b"x" * 32, 0)
     assert make_plan([key], {key: Location("a.h5", 0)}, 1, 0, "read-only").refusal is None
