@@ -29,7 +29,8 @@ from featcache.recipe import BaseSettings
 # Batches that may be finished before the oldest is taken; more would only cost memory.
 _AHEAD = 2
 
-_Part, _Result = TypeVar("_Part"), TypeVar("_Result")
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
