@@ -198,9 +198,7 @@ class Model:
             The base is no longer the one that the head was trained on.
         """
         photos = [Photo(path) for path in expand(paths)]
-        size = max(1, min(self.settings.batch_size, len(photos)))  # a batch is filled up: one photo needs one
-        settings = self.settings.model_copy(update={"batch_size": size})
-        base = Base(settings, Store(self.cache), reporter.note, self.spec)
+        base = self.base(len(photos), reporter)
         done = 0
         reporter.advance("predicting", 0, len(photos))
         for batch in featurize(photos, base):
@@ -211,6 +209,12 @@ class Model:
             yield from (found[photo.path] for photo in batch.asked)
             done += len(batch.asked)
             reporter.advance("predicting", done, len(photos))
+
+    def base(self, photos: int, reporter: Reporter = SILENT) -> Base:
+        """Return the base that the head was trained on, for so many photos at a time, or fewer."""
+        size = max(1, min(self.settings.batch_size, photos))  # a batch is filled up: one photo needs one
+        settings = self.settings.model_copy(update={"batch_size": size})
+        return Base(settings, Store(self.cache), reporter.note, self.spec)
 
     def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
         """Classify features (n, ...) that this model's base gave; paths are left empty."""
