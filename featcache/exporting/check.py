@@ -1,4 +1,4 @@
-"""Decides whether an exported model says what the model says: numbers in, numbers out, nothing is run here."""
+"""Decides whether an exported model says what the model says: numbers in, a verdict out, nothing is run."""
 
 from __future__ import annotations
 

@@ -72,8 +72,7 @@ def write_saved_model(order: Order, folder: Path) -> Path:
     tf = tensorflow()
     module = tf.Module()
     # only the weights: with the Keras model itself every layer of it would be traced and written, too
-    module.weights = order.network.weights
-    module.classify = order.function()
+    module.weights, module.classify = order.network.weights, order.function()
     with without_noise():
         tf.saved_model.save(module, str(folder), signatures=module.classify.get_concrete_function())
     extra = folder / "assets.extra"
@@ -89,22 +88,37 @@ def write_tflite(order: Order, folder: Path) -> Path:
     int8 inside. The names are in a zip archive at the end of the file, where TensorFlow Lite's metadata
     has its associated files; interpreters do not read that far.
     """
+    lite = tensorflow().lite
+    with without_noise():
+        converter = lite.TFLiteConverter.from_concrete_functions(
+            [_with_constants(order)], tensorflow().Module()
+        )
+        if order.quantize != "none":
+            converter.optimizations = [lite.Optimize.DEFAULT]
+        if order.quantize == "float16":
+            converter.target_spec.supported_types = [tensorflow().float16]
+        elif order.quantize == "int8":
+            converter.representative_dataset = lambda: _one_by_one(order.sample)
+        data = converter.convert()
+    path = folder / f"{order.name}.tflite"
+    path.write_bytes(data)
+    _add_labels(order, path)
+    return path
+
+
+def _with_constants(order: Order) -> Any:
+    """Return the function for one photo with the weights in it; as variables the converter loses them."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     tf = tensorflow()
     frozen = convert_variables_to_constants_v2(order.function(batch=1).get_concrete_function())
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
-    if order.quantize != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if order.quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    elif order.quantize == "int8":
-        converter.representative_dataset = lambda: _one_by_one(order.sample)
-    path = folder / f"{order.name}.tflite"
-    with without_noise():
-        path.write_bytes(converter.convert())
-    _add_labels(order, path)
-    return path
+
+    def classify(pixels: Any) -> dict[str, Any]:
+        # frozen, the output has lost its name
+        return {"probabilities": frozen(pixels)[0]}
+
+    shape = (1, *order.network.input_shape[1:])
+    return tf.function(classify).get_concrete_function(tf.TensorSpec(shape, tf.uint8, name="pixels"))
 
 
 def _one_by_one(pixels: Any) -> Iterator[list[NDArray[np.uint8]]]:

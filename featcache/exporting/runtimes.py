@@ -72,7 +72,7 @@ def run_in_batches(run: Run, pixels: NDArray[np.uint8], heard: Callable[[int], N
 
 def _keras(path: Path) -> Run:
     model = keras().saving.load_model(path, compile=False, safe_mode=True)
-    return lambda pixels: np.asarray(model(pixels, training=False))
+    return lambda pixels: np.asarray(model.predict_on_batch(pixels))
 
 
 def _saved_model(path: Path) -> Run:
