@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,9 @@ from featcache.recipe import BaseSettings
 from featcache.tensorflow_runtime import keras
 
 Preprocess = Callable[[Any], Any]
+
+# Keras names the second DepthwiseConv2D of a process "depthwise_conv2d_1".
+_AUTOMATIC = re.compile(r"(.+?)(?:_(\d+))?")
 
 # Shapes of KerasHub's ResNets as its presets have them (He et al., 2015, table 1), so that they can be
 # built with random weights or a weights file on a machine that cannot reach the presets.
@@ -125,7 +131,31 @@ def _backbone(settings: BaseSettings) -> _Backbone:
     path = weights_file(settings)
     if path:
         _load_weights(backbone.model, path, settings)
+    _number_anew(backbone.model)
     return backbone
+
+
+def _number_anew(model: Any) -> None:
+    """Give layers that Keras numbers by itself the names that they have where nothing was built before.
+
+    Keras counts in the whole process: the ``add_3`` of a network would be ``add_19`` when it is built again,
+    and with it the layer where a base is cut.
+    """
+    counted: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    for operation in _operations(model):
+        kind, number = _AUTOMATIC.fullmatch(operation.name).group(1, 2)  # type: ignore[union-attr]
+        of_kind = kind.replace("_", "") == type(operation).__name__.lower()
+        if of_kind and not isinstance(operation, keras().layers.InputLayer):
+            counted[kind].append((int(number or 0), operation))
+    for kind, operations in counted.items():
+        for number, (_, operation) in enumerate(sorted(operations, key=itemgetter(0))):
+            operation.name = f"{kind}_{number}" if number else kind
+
+
+def _operations(model: Any) -> Sequence[Any]:
+    """Return the network's layers and, between them, sums and the like that are no layers."""
+    found: Sequence[Any] = model.operations if hasattr(model, "operations") else model.layers
+    return found
 
 
 def _from_applications(settings: BaseSettings) -> _Backbone:
@@ -259,16 +289,17 @@ def _load_weights(model: Any, path: Path, settings: BaseSettings) -> None:
 
 
 def _layer(model: Any, settings: BaseSettings) -> Any:
-    names = [layer.name for layer in model.layers]
+    by_name = {operation.name: operation for operation in _operations(model)}
     if settings.layer is None:
         return model.layers[-1]
-    if settings.layer not in names:
+    if settings.layer not in by_name:
+        names = [layer.name for layer in model.layers]
         near = did_you_mean(settings.layer, names)
         raise BaseNetworkError(
             f"base.layer = {settings.layer!r} is no layer of {settings.name}.{near} "
             f"It has {len(names)} layers, from {names[1]!r} to {names[-1]!r}"
         )
-    layer = model.get_layer(settings.layer)
+    layer = by_name[settings.layer]
     if not hasattr(layer.output, "shape"):
         raise BaseNetworkError(
             f"base.layer = {settings.layer!r} has several outputs; choose a layer with one"

@@ -120,8 +120,13 @@ def _walk(folder: str, notes: Notes) -> Iterator[str]:
             continue
         seen.add((identity.st_dev, identity.st_ino))
         entries = [entry for entry in entries if not _is_ignored(entry.name)]
-        waiting.extend(entry.path for entry in reversed(entries) if os.path.isdir(entry.path))  # noqa: PTH112
-        yield from (entry.path for entry in entries if is_candidate(entry.path))
+        waiting.extend(entry.path for entry in reversed(entries) if _is_folder(entry))
+        # what a folder's listing says already is not asked for again
+        yield from (e.path for e in entries if e.is_file(follow_symlinks=False) or is_candidate(e.path))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
 
 
 def _is_ignored(name: str) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from featcache.errors import DataError, did_you_mean
 from featcache.images.division import divide, wanted_splits
@@ -18,6 +17,8 @@ from featcache.images.wording import is_not_unicode, printable, some, why_unread
 from featcache.recipe import DataSettings
 
 Progress = Callable[[int, int], None]
+
+_PIECE_BYTES = 1 << 20
 
 
 def load_table(settings: DataSettings, progress: Progress | None = None) -> ImageTable:
@@ -107,20 +108,24 @@ def _digest_file(path: str) -> bytes | str:
     if is_not_unicode(path):
         return "its name is not UTF-8; rename it"
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            return _sha256(file)
+        return _sha256(path)
     except OSError as error:
         return why_unreadable(path, error)
 
 
-def _sha256(file: io.RawIOBase) -> bytes:
+def _sha256(path: str) -> bytes:
     """Hash in pieces: memory does not grow with the file.
 
-    hashlib.file_digest makes and clears its own buffer for every file, five times the cost of a photo's hash.
+    Python's file objects cost more than hashing a photo does: ``open`` asks for the file's kind, size and
+    position, and hashlib.file_digest clears a buffer of its own for every file.
     """
     digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        while piece := os.read(handle, _PIECE_BYTES):
+            digest.update(piece)
+    finally:
+        os.close(handle)
     return digest.digest()
 
 

@@ -172,6 +172,28 @@ def test_a_keras_file_of_ones_own(tmp_path):
         build_network(settings.model_copy(update={"image_size": (64, 64)}))
 
 
+def test_layers_that_keras_numbers_have_the_same_names_every_time():
+    """MobileNetV3's activations have no names of their own; Keras counts them in the whole process."""
+    settings = BaseSettings(name="MobileNetV3Small", weights="random", image_size=32, layer="activation_3")
+    first, again = build_network(settings), build_network(settings)
+    names = [layer.name for layer in again.body.layers]
+    assert names[1:] == [layer.name for layer in first.body.layers][1:]
+    assert len(names) == len(set(names))
+    assert again.spec == first.spec
+
+
+def test_a_sum_that_is_no_layer_can_be_where_the_network_is_cut(tmp_path):
+    pixels_in = keras().Input((32, 32, 3))
+    once = keras().layers.Conv2D(4, 3, strides=4, name="conv")(pixels_in)
+    out = keras().layers.Conv2D(2, 1, name="after")(once + once)
+    path = tmp_path / "sum.keras"
+    keras().Model(pixels_in, out).save(path)
+    settings = BaseSettings(name=str(path), image_size=32, pooling="none", layer="add")
+    at_conv = build_network(settings.model_copy(update={"layer": "conv"}))
+    x = pixels(2)
+    np.testing.assert_allclose(build_network(settings).model(x), 2 * at_conv.model(x), rtol=1e-5)
+
+
 def test_a_keras_file_with_code_in_it_is_not_run(tmp_path):
     model = keras().Sequential([keras().Input((32, 32, 3)), keras().layers.Lambda(lambda x: x + 1)])
     path = tmp_path / "code.keras"
