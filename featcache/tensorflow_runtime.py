@@ -23,6 +23,7 @@ _NOISE = (
 # Said by TensorFlow Lite's converter and interpreter, whatever is converted or run.
 _LITE_NOISE = (
     b"fully_quantize:",
+    b"unsaved custom gradients",
     b"TensorFlow Lite XNNPACK delegate",
     b"tf_tfl_flatbuffer_helpers",
     b"mlir_graph_optimization_pass",

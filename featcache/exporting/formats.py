@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,15 +90,17 @@ def write_tflite(order: Order, folder: Path) -> Path:
     int8 inside. The names are in a zip archive at the end of the file, where TensorFlow Lite's metadata
     has its associated files; interpreters do not read that far.
     """
-    lite = tensorflow().lite
-    with without_noise():
-        converter = lite.TFLiteConverter.from_concrete_functions(
-            [_with_constants(order)], tensorflow().Module()
-        )
+    tf = tensorflow()
+    with tempfile.TemporaryDirectory() as saved, without_noise(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of statistics that float inputs would need
+        # gradients of one's own (swish) cannot be saved of what has constants, and nobody trains this
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), saved, _with_constants(order), options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         if order.quantize != "none":
-            converter.optimizations = [lite.Optimize.DEFAULT]
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if order.quantize == "float16":
-            converter.target_spec.supported_types = [tensorflow().float16]
+            converter.target_spec.supported_types = [tf.float16]
         elif order.quantize == "int8":
             converter.representative_dataset = lambda: _one_by_one(order.sample)
         data = converter.convert()
