@@ -127,9 +127,11 @@ def export(
     source = of_folder(Path(photos), loaded) if photos is not None else of_run(folder, loaded)
     labelled = source.to_check(loaded)
     order = _order(loaded, folder.name, quantize, source)
+    heard = _counter(reporter, "writing", 1)
     with folder_written_whole(target) as aside:
         with _blamed(f"{loaded.name} cannot be written as {to}"):
             file = WRITERS[to](order, aside)
+        heard(1)
         size = _size(aside)
         with _blamed(f"{runtime.name} cannot run what was written"):
             comparison = _compared(loaded, runtime.open(file), labelled, quantize, reporter)
@@ -171,7 +173,7 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse to replace a folder that holds anything but an earlier export."""
     if not folder.exists():
         return
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     if not folder.is_dir() or found - _known_files(folder):
         raise ExportError(
             f"{folder} is there already and holds more than an earlier export; choose another folder with -o"
@@ -251,7 +253,7 @@ def _write_facts(folder: Path, result: Export, model: Model, source: Source, lab
     """Write the class names and what a user of the file has to know."""
     (folder / LABELS_FILE).write_text(labels, encoding="utf-8")
     height, width = model.settings.image_size
-    own = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    own = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     facts = {
         "format": FORMAT,
         "name": model.name,
