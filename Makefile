@@ -59,6 +59,7 @@ format: $(VENV)/.installed  ## put the code into the house's format
 bench: $(VENV)/.installed  ## measure speed, memory and start-up beside what is run otherwise (ARGS=--quick)
 	$(BIN)/python -m benchmarks.extraction $(ARGS)
 	$(BIN)/python -m benchmarks.heads $(filter --quick,$(ARGS))
+	$(BIN)/python -m benchmarks.finetuning $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.streaming $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.memory $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.startup $(filter --quick,$(ARGS))

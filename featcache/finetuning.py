@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -19,12 +20,14 @@ from featcache.extraction import Extraction, extract
 from featcache.featurize import decode_photos
 from featcache.heads.dense import DenseHead
 from featcache.heads.feed import Feed, InMemory, Rows, Streamed
+from featcache.heads.keras_head import KerasHead
+from featcache.heads.training import glorot_uniform
 from featcache.heads.tuning import Top, Tuning, TuningPlan, tune
-from featcache.metrics import score_head_fully
+from featcache.metrics import full_scores
 from featcache.model import Model
 from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
-from featcache.store.feature_file import Features
+from featcache.store.feature_file import Features, Split
 from featcache.train import HeadResult, add_head, fingerprint_of, name_classes, train_heads
 
 FOLDER, NAME = "finetune", "finetuned"
@@ -39,6 +42,8 @@ class Finetuning:
     ----------
     head : str
         The trained head that it started from.
+    fresh_head : bool
+        Its weights were drawn anew before.
     boundary : str
         The layer whose output was cached.
     layers : tuple of LayerRow
@@ -54,6 +59,7 @@ class Finetuning:
     """
 
     head: str
+    fresh_head: bool
     boundary: str
     layers: tuple[LayerRow, ...]
     tuning: Tuning
@@ -67,6 +73,7 @@ class Finetuning:
             "run": str(self.extraction.run.parent),
             "features": self.extraction.to_json(),
             "head": self.head,
+            "fresh_head": self.fresh_head,
             "boundary": self.boundary,
             "before": self.tuning.before,
             "history": self.tuning.history,
@@ -124,11 +131,11 @@ def finetune(
     base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
     extraction = extract(recipe.model_copy(update={"base": base, "run": recipe.run / FOLDER}), reporter)
     below = build_network(base).model if end_to_end else None
-    head = started_from.head
-    top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below)
+    head = _with_new_weights(started_from.head, recipe.seed) if settings.fresh_head else started_from.head
     plan = _plan(settings, recipe.seed)
     with extraction.open() as features:
         spec = BaseSpec.from_json(features.base)
+        top = Top(division.upper, recipe.base.pooling, head, recipe.seed, below, precision=spec.precision)
         feeds = {split: _feed(features, split, base if end_to_end else None) for split in features.splits}
         first = next(row.name for row in division.layers if row.trainable)
         key = _key(features, head, plan, first, end_to_end)
@@ -150,7 +157,14 @@ def finetune(
         result = _scored(model, features, recipe.run / "models" / NAME, seconds)
     add_head(recipe.run, result)
     return Finetuning(
-        started_from.name, division.boundary, division.layers, tuning, extraction, seconds, result
+        started_from.name,
+        settings.fresh_head,
+        division.boundary,
+        division.layers,
+        tuning,
+        extraction,
+        seconds,
+        result,
     )
 
 
@@ -175,6 +189,14 @@ def _train_head(recipe: Recipe, settings: FinetuneSettings, reporter: Reporter) 
         raise RecipeError('fine-tuning starts from a Dense head; add [[heads]] with type = "dense"')
     training = train_heads(recipe.with_heads([settings.head] if settings.head else dense), reporter)
     return Model.load(training[training.best].model)
+
+
+def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
+    sizes = [*(len(kernel) for kernel in head.coefs_), head.coefs_[-1].shape[1]]
+    weights = glorot_uniform(np.random.default_rng(seed), sizes)
+    fresh = copy.copy(head)
+    fresh.coefs_, fresh.intercepts_ = weights[::2], weights[1::2]
+    return fresh
 
 
 def _plan(settings: FinetuneSettings, seed: int) -> TuningPlan:
@@ -215,8 +237,15 @@ def _scored(model: Model, features: Features, folder: Path, seconds: float) -> H
     scores: dict[str, Any] = {"validation": None, "test": None}
     for split in scores:
         if split in features:
-            scores[split] = score_head_fully(model.head, *features[split].load())
+            scores[split] = _scores(model.head, features[split])
             name_classes(scores[split], model.classes)
     model.scores.update(scores)
     model.save(folder)
     return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder)
+
+
+def _scores(head: KerasHead, rows: Split) -> dict[str, Any]:
+    """Score block by block: the boundary's features may be larger than memory."""
+    probabilities = np.concatenate([head.predict_proba(X) for X, _ in rows.blocks()])
+    predicted = head.classes_[probabilities.argmax(axis=1)]
+    return full_scores(rows.labels, probabilities, predicted, head.classes_)

@@ -294,12 +294,14 @@ class FinetuneSettings(_Section):
     """Which layers of the base are trained further together with a head, and how.
 
     They start at ``from_layer``, a layer's name, or at ``unfreeze_from``, its index as the Keras tutorials
-    count. ``head`` names the trained Dense head to start from; without it the best Dense one is taken.
+    count. ``head`` names the trained Dense head to start from; without it the best Dense one is taken. With
+    ``fresh_head`` its weights are drawn anew, which disturbs the base's in the first epochs.
     """
 
     from_layer: str | None = None
     unfreeze_from: Annotated[int, Field(ge=0, strict=True)] | None = None
     head: str | None = None
+    fresh_head: Annotated[bool, Field(strict=True)] = False
     epochs: Annotated[int, Field(ge=1, strict=True)] = 10
     learning_rate: Annotated[float, Field(gt=0.0, strict=True, allow_inf_nan=False)] = 1e-5
     optimizer: Literal["adam", "rmsprop", "sgd"] = "rmsprop"

@@ -16,6 +16,7 @@ from featcache.errors import BaseNetworkError, RecipeError
 from featcache.finetuning import finetune
 from featcache.model import Model
 from featcache.recipe import Recipe
+from featcache.report import tuning as tuning_report
 
 LINEAR = {"type": "dense", "epochs": 5, "dropout": 0.2, "learning_rate": 0.01}
 
@@ -29,13 +30,13 @@ def place(tmp_path_factory):
     return place
 
 
-def recipe_in(place, run, **finetune_settings):
+def recipe_in(place, run, base=TINY_BASE, **finetune_settings):
     given = {"unfreeze_from": 100, "epochs": 3, "learning_rate": 1e-3, "batch_size": 8}
     split = {"train": 0.6, "validation": 0.2, "test": 0.2}
     return Recipe.parse(
         {
             "data": {"root": str(place / "photos"), "split": split},
-            "base": TINY_BASE,
+            "base": base,
             "heads": [LINEAR, {"type": "LogisticRegression"}],
             "finetune": given | finetune_settings,
             "cache": str(place / "cache"),
@@ -49,18 +50,31 @@ def done(place):
     return finetune(recipe_in(place, "run"), score_epochs=True)
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", pytest.param("adam", marks=pytest.mark.slow)])
-def test_it_gives_the_numbers_of_training_through_the_whole_network(place, optimizer):
-    """The same order of batches, the same dropout; weights of the last epoch, losses of all."""
-    found = [
-        finetune(recipe_in(place, f"{optimizer}-{whole}", optimizer=optimizer), end_to_end=whole)
-        for whole in (False, True)
-    ]
-    cached, whole = (one.tuning for one in found)
+NETWORKS = {
+    "MobileNetV2": {"unfreeze_from": 100},
+    "MobileNetV2, Adam": {"unfreeze_from": 100, "optimizer": "adam"},
+    "VGG16": {"from_layer": "block5_conv1", "learning_rate": 1e-4},
+    # inside a residual block: what jumps over it is computed above the boundary, too
+    "ResNet50": {"from_layer": "conv5_block2_2_conv", "learning_rate": 1e-4},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "MobileNetV2")) for name in NETWORKS]
+)
+def test_it_gives_the_numbers_of_training_through_the_whole_network(place, name):
+    """The same order of batches, the same dropout; losses of all epochs, weights of the last."""
+    network, _, _ = name.partition(",")
+    base = TINY_BASE if network == "MobileNetV2" else {**TINY_BASE, "name": network, "arguments": {}}
+    found = []
+    for whole in (False, True):
+        recipe = recipe_in(place, f"{name}-{whole}", base, **{"unfreeze_from": None, **NETWORKS[name]})
+        found.append(finetune(recipe, end_to_end=whole).tuning)
+    cached, whole = found
     assert cached.before == pytest.approx(whole.before, rel=1e-4)
-    for name in ("loss", "val_loss"):
-        assert cached.history[name] == pytest.approx(whole.history[name], rel=1e-3)
-    last = [last_weights(place / f"{optimizer}-{whole}") for whole in (False, True)]
+    for measure in ("loss", "val_loss"):
+        assert cached.history[measure] == pytest.approx(whole.history[measure], rel=1e-3)
+    last = [last_weights(place / f"{name}-{whole}") for whole in (False, True)]
     for one, other in zip(*last, strict=True):
         assert np.linalg.norm(one - other) <= 1e-3 * max(np.linalg.norm(other), 1e-3)
 
@@ -81,6 +95,13 @@ def test_it_learns_and_starts_from_the_trained_head(done):
             "validation"
         ]["accuracy"]
     )
+
+
+def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
+    fresh = finetune(recipe_in(place, "fresh", fresh_head=True, epochs=1))
+    assert (done.fresh_head, fresh.fresh_head) == (False, True)
+    assert fresh.tuning.before["loss"] > done.tuning.before["loss"]
+    assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
 
 
 def test_the_model_predicts_photos_as_it_was_scored(done, place):
@@ -117,6 +138,7 @@ _CHILD = """
 import sys
 from featcache.finetuning import finetune
 from featcache.recipe import Recipe
+from featcache.report import tuning as tuning_report
 finetune(Recipe.load(sys.argv[1]))
 """
 

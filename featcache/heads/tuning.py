@@ -64,15 +64,27 @@ class Top:
         Of the head's dropout.
     below : keras.Model, optional
         From pixels to the boundary: then training runs through the whole network.
+    precision : {"f32", "bf16"}
+        Of the products in `upper` while it is trained; weights, their updates and the head are f32 in any
+        case (mixed precision: Micikevicius et al., 2018).
     """
 
-    def __init__(self, upper: Any, pooling: str, head: DenseHead, seed: int = 0, below: Any = None) -> None:
-        self._upper, self._below = upper, below
+    def __init__(
+        self,
+        upper: Any,
+        pooling: str,
+        head: DenseHead,
+        seed: int = 0,
+        below: Any = None,
+        precision: str = "f32",
+    ) -> None:
+        self._whole, self._below = upper, below
+        self._upper = _in_bf16(upper) if precision == "bf16" else upper
         self._head = _head_layers(head, upper.output_shape[1:], pooling, seed)
         self.binary = len(head.classes_) == 2
         self.classes = head.classes_
         self.shape = tuple(map(int, (below or upper).input_shape[1:]))
-        self.trainable = [*upper.trainable_variables, *self._head.trainable_variables]
+        self.trainable = [*self._upper.trainable_variables, *self._head.trainable_variables]
 
     @property
     def variables(self) -> list[Any]:
@@ -86,22 +98,38 @@ class Top:
             inputs = self._below(inputs, training=False)
         else:
             inputs = tensorflow().cast(inputs, "float32")
-        return self._head(self._upper(inputs, training=False), training=training)
+        features = tensorflow().cast(self._upper(inputs, training=False), "float32")
+        return self._head(features, training=training)
 
     def classifier(self, history: dict[str, list[float]]) -> KerasHead:
-        """Return what was trained as a head on the boundary's features."""
+        """Return what was trained as a head on the boundary's features, computing in f32."""
         module = keras()
-        inputs = module.Input(self._upper.input_shape[1:], name="features")
+        if self._upper is not self._whole:
+            self._whole.set_weights(self._upper.get_weights())
+        inputs = module.Input(self._whole.input_shape[1:], name="features")
         model = module.Model(
-            inputs, self._head(self._upper(inputs, training=False), training=False), name="top"
+            inputs, self._head(self._whole(inputs, training=False), training=False), name="top"
         )
         head = KerasHead(None)
         head.model_, head.from_logits_ = model, True
         head.classes_ = self.classes
-        head.features_shape_ = tuple(map(int, self._upper.input_shape[1:]))
+        head.features_shape_ = tuple(map(int, self._whole.input_shape[1:]))
         head.n_features_in_ = int(np.prod(head.features_shape_))
         head.history_, head.n_iter_ = history, len(history["loss"])
         return head
+
+
+def _in_bf16(model: Any) -> Any:
+    """Return a copy that multiplies bf16 numbers; its weights stay f32."""
+
+    def copy(operation: Any) -> Any:
+        # a sum between layers is no layer; it takes numbers as they come
+        policy = {"dtype": "mixed_bfloat16"} if isinstance(operation, keras().layers.Layer) else {}
+        return type(operation).from_config({**operation.get_config(), **policy})
+
+    clone = keras().models.clone_model(model, clone_function=copy)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
 def _head_layers(head: DenseHead, shape: tuple[int, ...], pooling: str, seed: int) -> Any:

@@ -37,7 +37,9 @@ def epochs_table(result: Finetuning) -> Table:
     """Return a row per epoch, the first one before any of them."""
     tuning, history = result.tuning, result.tuning.history
     has_test = "test_accuracy" in history
-    table = Table(title=f"fine-tuning from {result.head}", title_justify="left", box=None, pad_edge=False)
+    drawn = ", its weights drawn anew" if result.fresh_head else ""
+    title = f"fine-tuning from {result.head}{drawn}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", *(["test"] if has_test else [])):
         table.add_column(name, justify="right")
     table.add_row("before", "", "", number(tuning.before["loss"]), percent(tuning.before["accuracy"]))
