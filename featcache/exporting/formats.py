@@ -95,7 +95,8 @@ def write_tflite(order: Order, folder: Path) -> Path:
         warnings.simplefilter("ignore")  # of statistics that float inputs would need
         # gradients of one's own (swish) cannot be saved of what has constants, and nobody trains this
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(tf.Module(), saved, _with_constants(order), options)
+        signature = _with_constants(order, batch=1).get_concrete_function()
+        tf.saved_model.save(tf.Module(), saved, signature, options)
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         if order.quantize != "none":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -110,19 +111,23 @@ def write_tflite(order: Order, folder: Path) -> Path:
     return path
 
 
-def _with_constants(order: Order) -> Any:
-    """Return the function for one photo with the weights in it; as variables the converter loses them."""
+def _with_constants(order: Order, batch: int | None = None) -> Any:
+    """Return the function with its weights in it.
+
+    The converter to TensorFlow Lite loses variables, and that to ONNX takes what else is captured, such as
+    the means that preprocessing subtracts, for further inputs.
+    """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     tf = tensorflow()
-    frozen = convert_variables_to_constants_v2(order.function(batch=1).get_concrete_function())
+    function = order.function(batch)
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
 
     def classify(pixels: Any) -> dict[str, Any]:
         # frozen, the output has lost its name
         return {"probabilities": frozen(pixels)[0]}
 
-    shape = (1, *order.network.input_shape[1:])
-    return tf.function(classify).get_concrete_function(tf.TensorSpec(shape, tf.uint8, name="pixels"))
+    return tf.function(classify, input_signature=function.input_signature)
 
 
 def _one_by_one(pixels: Any) -> Iterator[list[NDArray[np.uint8]]]:
@@ -136,26 +141,16 @@ def write_onnx(order: Order, folder: Path) -> Path:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function = order.function()
+    function = _with_constants(order)
     with without_noise():
         model, _ = tf2onnx.convert.from_function(
             function, input_signature=function.input_signature, opset=_OPSET
         )
-    _name_output(model.graph, "probabilities")
     onnx.helper.set_model_props(model, {"classes": json.dumps(order.classes)})
     onnx.checker.check_model(model)
     path = folder / f"{order.name}.onnx"
     onnx.save_model(model, path)
     return path
-
-
-def _name_output(graph: Any, name: str) -> None:
-    """Give the only output, which the converter calls by a name of its own, another one."""
-    (output,) = graph.output
-    for node in graph.node:
-        node.output[:] = [name if one == output.name else one for one in node.output]
-        node.input[:] = [name if one == output.name else one for one in node.input]
-    output.name = name
 
 
 def write_openvino(order: Order, folder: Path) -> Path:

@@ -127,11 +127,10 @@ def export(
     source = of_folder(Path(photos), loaded) if photos is not None else of_run(folder, loaded)
     labelled = source.to_check(loaded)
     order = _order(loaded, folder.name, quantize, source)
-    heard = _counter(reporter, "writing", 1)
+    reporter.note(f"writing {to}, then comparing it with the model on {len(labelled.labels):,} photos")
     with folder_written_whole(target) as aside:
         with _blamed(f"{loaded.name} cannot be written as {to}"):
             file = WRITERS[to](order, aside)
-        heard(1)
         size = _size(aside)
         with _blamed(f"{runtime.name} cannot run what was written"):
             comparison = _compared(loaded, runtime.open(file), labelled, quantize, reporter)
