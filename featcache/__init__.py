@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from featcache.heads.stack import fit_together as fit_together
     from featcache.model import Model as Model
     from featcache.recipe import Recipe as Recipe
+    from featcache.report.grid import prediction_grid as prediction_grid
+    from featcache.report.plots import learning_curves as learning_curves
     from featcache.search.sweep import run_sweep as run_sweep
     from featcache.store.feature_file import Features as Features
     from featcache.store.feature_file import pack as pack
@@ -45,7 +47,9 @@ _HOMES = {
     "extract": "extraction",
     "finetune": "finetuning",
     "fit_together": "heads.stack",
+    "learning_curves": "report.plots",
     "pack": "store.feature_file",
+    "prediction_grid": "report.grid",
     "run_sweep": "search.sweep",
     "train_heads": "train",
 }

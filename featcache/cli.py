@@ -132,6 +132,9 @@ def heads(
         int | None, typer.Option(help="Score by cross-validation with so many folds.", show_default=False)
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the best head's scores by class.")] = False,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw the Dense heads' learning curves beside their models.")
+    ] = False,
     profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
@@ -139,16 +142,20 @@ def heads(
     recipe = _load_with(load, {"data.folds": folds})
     recipe = recipe.with_heads(head) if head else recipe
     with _working(as_json) as (reporter, out):
+        from featcache.report import plots as pictures
         from featcache.train import train_heads
 
         training = train_heads(recipe, reporter)
+        curves = pictures.write_curves_of_heads(training, recipe) if plots else []
     if as_json:
-        _print_json(training.to_json(), out)
+        shown = {"curves": list(map(str, curves))} if plots else {}
+        _print_json(training.to_json() | shown, out)
         return
     from featcache.report import tables
 
     _print_extraction(training.extraction, profile)
     _print("", tables.heads_table(training), "", tables.best_sentence(training))
+    _print(*(f"Learning curves: {path}" for path in curves))
     if details:
         for table in tables.details_tables(training):
             _print("", table)
@@ -196,15 +203,18 @@ def finetune(
     recipe = _load_with(load, {f"finetune.{key}": value for key, value in asked.items()})
     with _working(as_json) as (reporter, out):
         from featcache.finetuning import finetune as run_stage
+        from featcache.report import plots
 
         result = run_stage(recipe, reporter, end_to_end=end_to_end, score_epochs=score_epochs)
+        curves = plots.write_curves_of_tuning(result)
     if as_json:
-        _print_json(result.to_json(), out)
+        _print_json(result.to_json() | {"curves": str(curves)}, out)
         return
     from featcache.report import tuning
 
     _print_extraction(result.extraction, profile=False)
     _print("", tuning.layers_table(result), "", tuning.epochs_table(result), "", tuning.sentence(result))
+    _print(f"Learning curves: {curves}")
 
 
 @app.command()
@@ -252,15 +262,32 @@ def predict(
         Path, typer.Argument(metavar="MODEL", help="A model's folder, or a run's for its best.")
     ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos, folders or both.")],
+    grid: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw up to 25 of the photos with their classes. A photo in a folder that is named like a "
+            "class is taken to be of that class: right is green, wrong is red.",
+        ),
+    ] = None,
+    wrong_first: Annotated[
+        bool, typer.Option("--wrong-first", help="Draw the wrong ones first, the most certain in front.")
+    ] = False,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV, and nothing else.")] = False,
 ) -> None:
     """Classify photos: class and probability of each."""
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
+    if wrong_first and grid is None:
+        raise typer.BadParameter("--wrong-first goes with --grid")
     with _working(as_json or as_csv) as (reporter, out):
         from featcache.model import Model
+        from featcache.report import grid as pictures
+        from featcache.report import plots, tables
 
+        if grid is not None:
+            plots.check_name(grid)  # before the work, not after it
         loaded = Model.load(model)
         predictions = list(loaded.predict(images, reporter))
     if as_json:
@@ -268,11 +295,12 @@ def predict(
     elif as_csv:
         _print_csv(predictions, loaded.classes, out)
     else:
-        from featcache.report import tables
-
         _print(tables.predictions_table(predictions))
     if all(one.label is None for one in predictions):
         raise FeatcacheError("none of the photos could be decoded")
+    if grid is not None:
+        pictures.write_grid(predictions, loaded.classes, grid, wrong_first)
+        typer.echo(f"Grid: {grid}", err=as_json or as_csv)
 
 
 @app.command()

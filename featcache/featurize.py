@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from featcache.recipe import BaseSettings
 
 # Batches that may be finished before the oldest is taken; more would only cost memory.
 _AHEAD = 2
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +99,42 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
         The base cannot be built.
     """
     size = base.settings.batch_size
-    slices = (photos[start : start + size] for start in range(0, len(photos), size))
+    starts = range(0, len(photos), size)
+    return _in_order(lambda start: _featurize_batch(photos[start : start + size], base), starts, base)
+
+
+def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
+    """Yield the features of photos that are decoded already, in batches, in order.
+
+    Parameters
+    ----------
+    pixels : array of shape (n, height, width, 3), uint8
+        Or what is read like one: of an h5py dataset or a memory map only a few batches are in memory at once.
+    base : Base
+
+    Raises
+    ------
+    FeaturesError
+        A value cannot be stored; names a row of the batch.
+    BaseNetworkError, WeightsError, ModelError
+        The base cannot be built.
+    """
+    size = base.settings.batch_size
+
+    def features(start: int) -> NDArray[Any]:
+        batch = np.ascontiguousarray(pixels[start : start + size])
+        return _features(batch, base, f"row {start}")
+
+    return _in_order(features, range(0, len(pixels), size), base)
+
+
+def _in_order(work: Callable[[int], _Result], starts: Iterable[int], base: Base) -> Iterator[_Result]:
+    """Give the results of `work` in order, while workers are a bounded number of batches ahead."""
     pool = ThreadPoolExecutor(base.parallel, thread_name_prefix="featurize")
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[_Result]] = deque()
     try:
-        for part in slices:
-            waiting.append(pool.submit(_featurize_batch, part, base))
+        for start in starts:
+            waiting.append(pool.submit(work, start))
             if len(waiting) >= base.parallel + _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -161,12 +193,16 @@ def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
         stacked = np.stack(pixels)
         base.prepare()
         started = time.perf_counter()
-        try:
-            batch.features = base.features(stacked)
-        except FeaturesError as error:
-            raise FeaturesError(f"{error} (in the batch from {batch.photos[0].path} on)") from None
+        batch.features = _features(stacked, base, batch.photos[0].path)
         batch.seconds.inference += time.perf_counter() - started
     return batch
+
+
+def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]:
+    try:
+        return base.features(pixels)
+    except FeaturesError as error:
+        raise FeaturesError(f"{error} (in the batch from {first} on)") from None
 
 
 def _pixels(photo: Photo, settings: BaseSettings, seconds: Seconds) -> NDArray[np.uint8]:

@@ -41,9 +41,11 @@ class Finetuning:
     Attributes
     ----------
     head : str
-        The trained head that it started from.
+        Name of the trained head that it started from.
+    started_from : DenseHead
+        That head, with its own measures before and after each epoch.
     fresh_head : bool
-        Its weights were drawn anew before.
+        Its weights were drawn anew before: it has no epochs of its own.
     boundary : str
         The layer whose output was cached.
     layers : tuple of LayerRow
@@ -59,6 +61,7 @@ class Finetuning:
     """
 
     head: str
+    started_from: DenseHead
     fresh_head: bool
     boundary: str
     layers: tuple[LayerRow, ...]
@@ -74,6 +77,8 @@ class Finetuning:
             "features": self.extraction.to_json(),
             "head": self.head,
             "fresh_head": self.fresh_head,
+            "head_before": self.started_from.before_,
+            "head_history": self.started_from.history_,
             "boundary": self.boundary,
             "before": self.tuning.before,
             "history": self.tuning.history,
@@ -158,6 +163,7 @@ def finetune(
     add_head(recipe.run, result)
     return Finetuning(
         started_from.name,
+        head,
         settings.fresh_head,
         division.boundary,
         division.layers,
@@ -196,6 +202,8 @@ def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
     weights = glorot_uniform(np.random.default_rng(seed), sizes)
     fresh = copy.copy(head)
     fresh.coefs_, fresh.intercepts_ = weights[::2], weights[1::2]
+    fresh.before_, fresh.history_ = None, {name: [] for name in head.history_}
+    fresh.n_iter_ = fresh.best_epoch_ = 0
     return fresh
 
 

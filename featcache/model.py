@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import DataError, ModelError
-from featcache.featurize import Photo, featurize
+from featcache.featurize import Photo, featurize, featurize_pixels
 from featcache.files import write_bytes_whole
 from featcache.images.folders import photo_files
 from featcache.recipe import BaseSettings, default_cache
@@ -179,36 +180,52 @@ class Model:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path / MODEL_FILE} is damaged ({error!r}); train the head again") from None
 
-    def predict(
-        self, paths: Iterable[str | os.PathLike[str]], reporter: Reporter = SILENT
-    ) -> Iterator[Prediction]:
-        """Classify photos, folders or both, in batches; one result per photo, in order.
+    def predict(self, photos: Any, reporter: Reporter = SILENT) -> Iterator[Prediction]:
+        """Classify photos in batches; one result per photo, in order.
 
         Parameters
         ----------
-        paths : iterable of path
-            A folder stands for all photos below it.
+        photos : path, iterable of paths, or array of shape (n, height, width, 3), uint8
+            A folder stands for all photos below it. An array holds decoded photos, RGB from 0 to 255, of the
+            size that the model takes (``settings.image_size``), or one of them, (height, width, 3); it may
+            also be a memory map or an h5py dataset, of which a few batches are read at a time.
         reporter : Reporter, optional
+
+        Yields
+        ------
+        Prediction
+            Of an array's rows with an empty path.
 
         Raises
         ------
         DataError
-            A path does not exist, or a folder is empty.
+            A path does not exist, a folder is empty, or an array has another shape or dtype.
         ModelError
             The base is no longer the one that the head was trained on.
         """
-        photos = [Photo(path) for path in expand(paths)]
-        base = self.base(len(photos), reporter)
+        if _holds_numbers(photos):
+            photos = _checked_pixels(photos, self.settings.image_size)
+            batches = self._of_pixels(photos, self.base(len(photos), reporter))
+        else:
+            photos = [Photo(path) for path in expand(photos)]
+            batches = self._of_files(photos, self.base(len(photos), reporter))
         done = 0
         reporter.advance("predicting", 0, len(photos))
+        for batch in batches:
+            yield from batch
+            done += len(batch)
+            reporter.advance("predicting", done, len(photos))
+
+    def _of_files(self, photos: Sequence[Photo], base: Base) -> Iterator[list[Prediction]]:
         for batch in featurize(photos, base):
             found = {photo.path: Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
             if batch.features is not None:
                 decoded = [photo.path for photo in batch.photos]
                 found |= {one.path: one for one in self._classify(decoded, batch.features)}
-            yield from (found[photo.path] for photo in batch.asked)
-            done += len(batch.asked)
-            reporter.advance("predicting", done, len(photos))
+            yield [found[photo.path] for photo in batch.asked]
+
+    def _of_pixels(self, pixels: Any, base: Base) -> Iterator[list[Prediction]]:
+        return (self.predict_features(features) for features in featurize_pixels(pixels, base))
 
     def base(self, photos: int, reporter: Reporter = SILENT) -> Base:
         """Return the base that the head was trained on, for so many photos at a time, or fewer."""
@@ -232,16 +249,40 @@ class Model:
             yield Prediction(path, self.classes[label], by_class[self.classes[label]], by_class)
 
 
-def expand(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return the files that the paths stand for, folders opened, in order.
+def _holds_numbers(photos: Any) -> bool:
+    """Whether it is an array of pixels and not of paths; the wrong type of numbers is still one."""
+    return hasattr(photos, "shape") and getattr(photos.dtype, "kind", "") in set("biufc")
+
+
+def _checked_pixels(pixels: Any, size: tuple[int, int]) -> Any:
+    """Return pixels of shape (n, height, width, 3); a single photo gets the first axis.
 
     Raises
     ------
     DataError
-        A path does not exist, or a folder holds no file.
+        The shape or the dtype is another.
+    """
+    height, width = size
+    given, one = tuple(pixels.shape), (height, width, 3)
+    if pixels.dtype != np.uint8 or given not in {one, (*given[:1], *one)}:
+        raise DataError(
+            f"the array has shape {given} and dtype {pixels.dtype}; this model takes pixels of shape "
+            f"(n, {height}, {width}, 3), or ({height}, {width}, 3) for one photo, and dtype uint8, RGB from "
+            "0 to 255. Photos of other sizes are given as files: they are resized as in training"
+        )
+    return pixels[None] if given == one else pixels
+
+
+def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the files that a path or some paths stand for, folders opened, in order.
+
+    Raises
+    ------
+    DataError
+        A path does not exist, a folder holds no file, or something else than a path is among them.
     """
     files: list[str] = []
-    for path in map(Path, paths):
+    for path in _as_paths(paths):
         if path.is_dir():
             inside = photo_files(path)
             if not inside:
@@ -252,6 +293,17 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
         else:
             raise DataError(f"{path} does not exist; give photos or a folder of photos")
     return files
+
+
+def _as_paths(paths: Any) -> list[Path]:
+    # a string is iterable, too: by its characters
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    try:
+        return [Path(path) for path in given]
+    except TypeError as error:
+        raise DataError(
+            f"photos are given as paths, or all as one array of pixels (n, height, width, 3): {error}"
+        ) from None
 
 
 def find_model(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, make_photo, make_photos, run_cli
+from PIL import Image
 
 from featcache.cli import main
 from featcache.store.feature_file import Features
@@ -129,6 +130,7 @@ def test_every_command_explains_itself(command, capsys):
         ("features", "photos", "--image-size", "large"),
         ("predict", "model"),
         ("predict", "model", "photo.jpg", "--json", "--csv"),
+        ("predict", "model", "photo.jpg", "--wrong-first"),
         ("pack", "features.h5"),
     ],
     ids=" ".join,
@@ -362,6 +364,34 @@ def test_predict_for_people_is_a_table_and_fails_only_if_no_photo_is_one(place, 
     assert "not an image of a known format" in table
     assert main(["predict", str(place.run), str(tmp_path / "text.jpg")]) == 1
     assert "none of the photos could be decoded" in capfd.readouterr().err
+
+
+def test_predict_draws_a_grid_of_the_photos(place, tmp_path, capfd):
+    done = run_here("predict", place.run, place.photos, "--grid", tmp_path / "grid.png", "--wrong-first")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"Grid: {tmp_path / 'grid.png'}\n")
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.format == "PNG"
+        assert min(grid.size) > 1000  # most of 24 photos, five in a row
+    for_programs = ("predict", place.run, place.photos / "dog", "--grid", tmp_path / "again.png", "--csv")
+    assert main(list(map(str, for_programs))) == 0
+    assert (tmp_path / "again.png").exists()
+    printed = capfd.readouterr()
+    assert len(list(csv.reader(printed.out.splitlines()))) == 13
+    assert "Grid: " in printed.err
+
+
+def test_a_grid_that_is_no_png_is_refused_before_any_photo_is_looked_at(place, tmp_path):
+    done = run_here("predict", place.run, tmp_path / "nothing", "--grid", tmp_path / "grid.pdf")
+    refused(done, "grid.pdf is no name for a picture", "grid.png")
+
+
+def test_heads_draw_learning_curves_if_asked_to(place, tmp_path):
+    done = run_here("heads", place.recipe, *place.options(tmp_path), "--plots")
+    assert done.returncode == 0, done.stderr
+    (curves,) = tmp_path.rglob("*.png")
+    assert curves == tmp_path / "models" / "linear" / "curves.png"
+    assert f"Learning curves: {curves}" in done.stdout
 
 
 # ---- info, pack, sample ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from conftest import TINY_BASE, make_photos, run_cli
 from PIL import Image
 
 from featcache.errors import BaseNetworkError, RecipeError
+from featcache.featurize import decode_photos
 from featcache.finetuning import finetune
 from featcache.model import Model
 from featcache.recipe import Recipe
@@ -89,7 +90,12 @@ def test_it_learns_and_starts_from_the_trained_head(done):
     assert done.head == "linear"
     assert done.tuning.history["loss"][-1] < done.tuning.history["loss"][0]
     assert len(done.tuning.history["test_accuracy"]) == 3
-    # what the head alone scores is where fine-tuning starts
+    # what the head ended with is where fine-tuning starts
+    assert done.tuning.before["loss"] == pytest.approx(done.started_from.history_["val_loss"][-1], rel=0.05)
+    told = done.to_json()
+    assert told["head_before"] == done.started_from.before_
+    assert [len(values) for values in told["head_history"].values()] == [5] * 4
+    # what the head alone scores
     assert done.tuning.before["accuracy"] == pytest.approx(
         json.loads((done.extraction.run.parent / "models/linear/model.json").read_text())["scores"][
             "validation"
@@ -100,7 +106,9 @@ def test_it_learns_and_starts_from_the_trained_head(done):
 def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
     fresh = finetune(recipe_in(place, "fresh", fresh_head=True, epochs=1))
     assert (done.fresh_head, fresh.fresh_head) == (False, True)
-    assert fresh.tuning.before["loss"] > done.tuning.before["loss"]
+    assert (fresh.started_from.n_iter_, fresh.started_from.before_) == (0, None)
+    assert set(map(len, fresh.started_from.history_.values())) == {0}
+    assert fresh.tuning.before["loss"] != pytest.approx(done.tuning.before["loss"], rel=1e-3)
     assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
 
 
@@ -109,6 +117,7 @@ def test_the_model_predicts_photos_as_it_was_scored(done, place):
     with done.extraction.open() as features:
         paths, labels = features["validation"].paths, features["validation"].labels
     said = [one.label for one in model.predict(paths)]
+    assert [one.label for one in model.predict(decode_photos(paths, model.settings))] == said
     right = np.mean([label == model.classes[number] for label, number in zip(said, labels, strict=True)])
     assert right == pytest.approx(done.result.validation["accuracy"])
     assert done.result.validation["accuracy"] == pytest.approx(
@@ -214,3 +223,6 @@ def test_the_command_prints_layers_epochs_and_the_model(place):
     assert "block_16_project_BN" in result.stdout
     assert "before" in result.stdout
     assert "models/finetuned" in result.stdout
+    assert f"Learning curves: {place / 'cli' / 'finetune' / 'curves.png'}" in result.stdout
+    with Image.open(place / "cli" / "finetune" / "curves.png") as picture:
+        assert picture.format == "PNG"

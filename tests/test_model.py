@@ -4,8 +4,10 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import make_photos
@@ -14,6 +16,7 @@ from PIL import Image
 from featcache.bases.base import Base
 from featcache.errors import DataError, FeatcacheError, FormatError, ModelError, StoreError
 from featcache.extraction import extract
+from featcache.images.decode import decode
 from featcache.model import MODEL_FILE, Model
 from featcache.recipe import Recipe
 from featcache.tensorflow_runtime import keras
@@ -165,6 +168,99 @@ def test_a_path_that_does_not_exist_and_an_empty_folder_are_refused(place, tmp_p
         list(model.predict([tmp_path / "nothing.jpg"]))
     with pytest.raises(DataError, match="holds no file"):
         list(model.predict([tmp_path]))
+
+
+# ---- asking about pixels ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pixels(place):
+    """The photos of the set as the model's decoder gives them, their paths, and more than two batches."""
+    paths = sorted((place / "photos").rglob("*.png"))[::2]
+    decoded = [decode(path.read_bytes(), (32, 32)) for path in paths]
+    assert len(paths) == 20
+    return np.stack(decoded), paths
+
+
+@pytest.mark.parametrize("head", ["LogisticRegression", "LinearSVC", "linear"])
+def test_pixels_are_classified_as_the_photos_that_they_come_from(place, pixels, head):
+    model = Model.load(place / "run" / "models" / head)
+    from_files = list(model.predict(pixels[1]))
+    from_pixels = list(model.predict(pixels[0]))
+    assert {one.path for one in from_pixels} == {""}
+    assert [replace(one, path="") for one in from_files] == from_pixels
+    assert list(model.predict(pixels[0][:0])) == []
+
+
+def test_a_single_photo_is_one_row(place, pixels):
+    model = Model.load(place / "run")
+    (one,) = model.predict(pixels[0][3])
+    (other,) = model.predict(pixels[0][3:4])
+    assert one == other
+    assert one.label == Path(pixels[1][3]).parent.name
+
+
+def test_of_pixels_on_disk_a_batch_is_read_at_a_time(place, pixels, tmp_path):
+    read = []
+
+    class Watched:
+        """Looks like an array and notes what is read of it."""
+
+        shape, dtype = pixels[0].shape, pixels[0].dtype
+
+        def __len__(self):
+            return len(pixels[0])
+
+        def __getitem__(self, rows):
+            read.append(rows)
+            return pixels[0][rows]
+
+    model = Model.load(place / "run")
+    expected = list(model.predict(pixels[0]))
+    assert list(model.predict(Watched())) == expected
+    assert sorted((rows.start, rows.stop) for rows in read) == [(0, 8), (8, 16), (16, 24)]
+    with h5py.File(tmp_path / "pixels.h5", "w") as file:
+        assert list(model.predict(file.create_dataset("pixels", data=pixels[0]))) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array.astype(np.float32) / 255,
+        lambda array: array.astype(np.int64),
+        lambda array: array[:, :16],
+        lambda array: array[..., 0],
+        lambda array: array.transpose(0, 3, 1, 2),
+        lambda array: array[0, :16],
+        lambda array: np.array(7),
+    ],
+    ids=["float", "int64", "size", "grey", "channels first", "size of one", "scalar"],
+)
+def test_other_arrays_are_refused_with_what_the_model_takes(place, pixels, change):
+    wanted = r"\(n, 32, 32, 3\), or \(32, 32, 3\) for one photo, and dtype uint8.*as files"
+    given = change(pixels[0])
+    with pytest.raises(DataError, match=wanted) as refused:
+        list(Model.load(place / "run").predict(given))
+    assert f"shape {given.shape} and dtype {given.dtype};" in str(refused.value)
+
+
+def test_paths_come_alone_in_a_list_or_in_an_array(place, pixels):
+    model = Model.load(place / "run")
+    paths = pixels[1][:3]
+    expected = list(model.predict(paths))
+    for same in (tuple(map(str, paths)), np.array(list(map(str, paths))), np.array(paths, dtype=object)):
+        assert list(model.predict(same)) == expected
+    assert list(model.predict(str(paths[0]))) == list(model.predict(paths[0])) == expected[:1]
+    assert [one.path for one in model.predict(str(place / "photos" / "dog"))] == sorted(
+        map(str, (place / "photos" / "dog").iterdir())
+    )
+
+
+def test_what_is_no_path_is_refused(place, pixels):
+    with pytest.raises(DataError, match="as paths, or all as one array"):
+        list(Model.load(place / "run").predict(list(pixels[0][:2])))
+    with pytest.raises(DataError, match="as paths, or all as one array"):
+        list(Model.load(place / "run").predict(7))
 
 
 def test_a_prediction_as_json(place, tmp_path):

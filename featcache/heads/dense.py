@@ -90,6 +90,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Shape of one image's features: (h, w, c) or (c,).
     n_features_in_ : int
         How many numbers that is.
+    before_ : dict of str to float, or None
+        ``loss`` and ``accuracy`` that the first weights give on the validation data, before any epoch;
+        None without validation data. The loss is taken as ``val_loss`` is.
     history_ : dict of str to list of float
         ``loss`` and ``accuracy`` per epoch, with validation data also ``val_loss`` and ``val_accuracy``.
     best_epoch_ : int
@@ -289,6 +292,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for name, value in facts.items():
             setattr(self, name, value)
         self.coefs_, self.intercepts_ = trained.weights[::2], trained.weights[1::2]
+        self.before_ = trained.before
         self.history_ = trained.history
         self.best_epoch_ = trained.best_epoch
         self.n_iter_ = len(trained.history["loss"])

@@ -46,13 +46,16 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "dense": _Kind(DenseHead, {}, ("history_", "best_epoch_", "n_iter_", "n_features_in_")),
+    "dense": _Kind(DenseHead, {}, ("before_", "history_", "best_epoch_", "n_iter_", "n_features_in_")),
     "keras": _Kind(
         KerasHead,
         {"build_fn": None, "callbacks": ()},
         ("history_", "n_iter_", "n_features_in_", "from_logits_"),
     ),
 }
+
+# What older files of the same format do not hold, and what stands for it.
+_LATER: dict[str, Any] = {"before_": None}
 
 _KERAS_FILES = {"metadata.json", "config.json", "model.weights.h5", MEMBER}
 _KERAS_CLASSES = re.compile(
@@ -303,7 +306,7 @@ def _rebuild(state: dict[str, Any], path: Path) -> DenseHead | KerasHead:
     head.classes_ = np.array(state["classes"], dtype=np.dtype(state["classes_dtype"]))
     head.features_shape_ = tuple(state["features_shape"])
     for name in kind.fitted:
-        setattr(head, name, state["fitted"][name])
+        setattr(head, name, (_LATER | state["fitted"])[name])
     if "feature_names" in state:
         head.feature_names_in_ = np.array(state["feature_names"], dtype=object)
     return head

@@ -57,9 +57,10 @@ class Plan:
 
 @dataclass
 class Trained:
-    """What training gave: weights, measures per epoch, and the best epoch counted from 1."""
+    """What training gave: weights, measures before it and per epoch, and the best epoch counted from 1."""
 
     weights: Weights = field(default_factory=list)
+    before: dict[str, float] | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
 
@@ -108,7 +109,8 @@ def train(
         For every head what training gave, or why it failed: the loss or a weight was no longer finite.
         The weights are the last epoch's, or with a `patience` those of the epoch of least ``val_loss``.
         ``loss`` counts class weights, label smoothing and the L2 penalty and is taken while the weights
-        move, as Keras's is; ``val_loss`` counts no class weights.
+        move, as Keras's is; ``val_loss`` counts no class weights. What is measured before the first epoch is
+        measured on the same rows as ``val_loss``, and None without them.
     """
     tf = tensorflow()
     program = program_of(plans, len(start) // 2, feed.dtype)
@@ -118,6 +120,8 @@ def train(
     watch = _Watch(plans, "val_loss" if held_out else "loss")
     to_train = _Tensors(tf)
     to_measure = to_train if held_out is feed else _Tensors(tf)
+    if held_out:
+        watch.note_before(stack.measure(held_out, to_measure, _Sums()).means())
     step = 0
     for epoch in range(1, plans[0].epochs + 1):
         measured = _Sums()
@@ -125,9 +129,8 @@ def train(
             for block in stack.blocks:
                 measured.add("", block, block.run_epoch(to_train(rows), order, step, seeds))
             step += -(-len(order) // plans[0].batch_size)
-        for rows in held_out.in_order() if held_out else ():
-            for block in stack.blocks:
-                measured.add("val_", block, block.evaluate(to_measure(rows)))
+        if held_out:
+            stack.measure(held_out, to_measure, measured, "val_")
         by_head = measured.means()
         watch.note(epoch, by_head, stack)
         if losers is not None and watch.training:
@@ -184,6 +187,13 @@ class _Stack:
     def _first_state(self, start: Weights, head: int) -> _HeadState:
         rate = np.float32(self._plans[head].learning_rate)
         return [[w / rate, *(np.zeros_like(w) for _ in range(self._program.slots))] for w in start]
+
+    def measure(self, feed: Feed, tensors: _Tensors, sums: _Sums, prefix: str = "") -> _Sums:
+        """Measure all heads on a feed's rows, add that to `sums` and return these."""
+        for rows in feed.in_order():
+            for block in self.blocks:
+                sums.add(prefix, block, block.evaluate(tensors(rows)))
+        return sums
 
     def weights(self, heads: Collection[int]) -> dict[int, Weights]:
         """Return the weights of some heads."""
@@ -375,6 +385,11 @@ class _Watch:
         self._lowest = [np.inf] * len(plans)
         self.training = {head: Trained() for head in range(len(plans))}
         self.results: list[Trained | TrainingError] = list(self.training.values())
+
+    def note_before(self, measured: Mapping[int, Measures]) -> None:
+        """Take down what the first weights give."""
+        for head, trained in self.training.items():
+            trained.before = dict(measured[head])
 
     def note(self, epoch: int, measured: Mapping[int, Measures], stack: _Stack) -> None:
         """Take one epoch's measures down; end the heads that diverged or whose patience has run out."""

@@ -58,7 +58,35 @@ def decode(
         `resize` or `interpolation` is unknown.
     """
     fit = _choose("resize", resize, FITS)
-    resample = _choose("interpolation", interpolation, INTERPOLATIONS)
+    return _decode_or_say_why(data, size, fit, _choose("interpolation", interpolation, INTERPOLATIONS))
+
+
+def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode one photo for people to look at: the whole of it, in its own aspect.
+
+    Parameters
+    ----------
+    data : bytes
+        As `decode` takes it.
+    side : int
+        Pixels of the longer side; a smaller photo is left as it is.
+
+    Returns
+    -------
+    array of shape (height, width, 3), uint8
+        RGB.
+
+    Raises
+    ------
+    ImageError
+        The photo cannot be decoded.
+    """
+    return _decode_or_say_why(data, (side, side), _shrink, Image.Resampling.LANCZOS)
+
+
+def _decode_or_say_why(
+    data: bytes, size: tuple[int, int], fit: Fit, resample: Image.Resampling
+) -> NDArray[np.uint8]:
     _silence_pillow()
     try:
         return _decode(data, size, fit, resample)
@@ -164,6 +192,13 @@ def _pad(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) 
     canvas = Image.new("RGB", size)
     canvas.paste(image.resize(inner, resample), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas
+
+
+def _shrink(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Keep the aspect inside of the size, and what is smaller as it is."""
+    scale = min(size[0] / image.width, size[1] / image.height, 1.0)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(inner, resample)
 
 
 FITS: Mapping[str, Fit] = {"stretch": _stretch, "crop": _crop, "pad": _pad}

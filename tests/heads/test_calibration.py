@@ -42,7 +42,7 @@ def overconfident(classes, units=(), labels=None):
             [np.eye(3, dtype=np.float32), *head.coefs_],
             [np.ones(3, np.float32), *head.intercepts_],
         )
-    head.history_, head.best_epoch_, head.n_iter_ = {"loss": [0.0]}, 1, 1
+    head.before_, head.history_, head.best_epoch_, head.n_iter_ = None, {"loss": [0.0]}, 1, 1
     return head
 
 

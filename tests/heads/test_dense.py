@@ -139,6 +139,33 @@ def test_the_last_validation_measures_are_those_of_the_head():
     assert head.history_["val_accuracy"][-1] == pytest.approx(head.score(X[:50], y[:50]))
 
 
+@pytest.mark.parametrize("settings", [{}, {"units": (8,), "dropout": 0.5}, {"pca": 3}], ids=str)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_before_training_the_first_weights_are_measured(classes, settings):
+    X, y = blobs(classes)
+    held_out = X[:50], y[:50]
+    settings = {**settings, "epochs": 1, "random_state": 0}
+    # at this rate the first weights stay what they were
+    first = DenseHead(learning_rate=1e-20, optimizer="sgd", **settings).fit(X, y, validation_data=held_out)
+    chosen = first.predict_proba(held_out[0])[np.arange(50), held_out[1]]
+    by_hand = {"loss": -np.log(chosen).mean(), "accuracy": first.score(*held_out)}
+    head = DenseHead(learning_rate=0.1, **settings).fit(X, y, validation_data=held_out)
+    assert head.before_ == pytest.approx(by_hand, rel=1e-5)
+    assert head.before_ != pytest.approx(
+        {name: head.history_[f"val_{name}"][0] for name in by_hand}, rel=1e-3
+    )
+
+
+def test_measuring_the_first_weights_changes_no_training_and_needs_validation_data():
+    X, y = blobs(2)
+    settings = {"units": (8,), "dropout": 0.5, **FAST}
+    alone = DenseHead(**settings).fit(X, y)
+    watched = DenseHead(**settings).fit(X, y, validation_data=(X[:50], y[:50]))
+    assert alone.before_ is None
+    for one, other in zip(alone.coefs_, watched.coefs_, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_early_stopping_restores_the_best_epoch():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 30)).astype(np.float32), np.arange(40) % 2

@@ -72,7 +72,7 @@ def test_a_dense_head_comes_back_whole(tmp_path, labels, settings):
     np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
     assert loaded.classes_.dtype == head.classes_.dtype
     assert loaded.get_params() == head.get_params()
-    for name in ("history_", "best_epoch_", "n_iter_", "n_features_in_", "features_shape_"):
+    for name in ("before_", "history_", "best_epoch_", "n_iter_", "n_features_in_", "features_shape_"):
         assert getattr(loaded, name) == getattr(head, name)
 
 
@@ -260,6 +260,18 @@ def test_a_dense_head_of_the_first_files_had_no_kind(saved, tmp_path):
     assert state.pop("kind") == "dense"
     path = rewritten(saved[1], tmp_path / "head.keras", featcache_json=json.dumps(state))
     np.testing.assert_array_equal(load_head(path).predict_proba(X), saved[0].predict_proba(X))
+
+
+def test_an_older_dense_head_says_nothing_of_before_training(saved, tmp_path):
+    head, path = saved
+    assert set(head.before_) == {"loss", "accuracy"}
+    assert load_head(path).before_ == head.before_
+    with zipfile.ZipFile(path) as archive:
+        state = json.loads(archive.read(MEMBER))
+    del state["fitted"]["before_"]
+    old = load_head(rewritten(path, tmp_path / "head.keras", featcache_json=json.dumps(state)))
+    assert old.before_ is None
+    np.testing.assert_array_equal(old.predict_proba(X), head.predict_proba(X))
 
 
 # A user's own Keras model

@@ -31,6 +31,7 @@ def same(one, other, atol=1e-4):
     assert one.history_.keys() == other.history_.keys()
     for key in one.history_:
         np.testing.assert_allclose(one.history_[key], other.history_[key], atol=atol)
+    assert one.before_ == pytest.approx(other.before_, abs=atol)
     assert (one.best_epoch_, one.n_iter_) == (other.best_epoch_, other.n_iter_)
 
 
@@ -153,6 +154,9 @@ def test_a_fold_is_not_trained_on():
     assert clones[2].history_["val_accuracy"][-1] == pytest.approx(
         clones[2].score(TRAIN[0][held_out], TRAIN[1][held_out])
     )
+    one_that_never_learns = DenseHead(learning_rate=1e-20, optimizer="sgd", epochs=1, random_state=0)
+    first = one_that_never_learns.fit(*TRAIN, (TRAIN[0][held_out], TRAIN[1][held_out]))
+    assert clones[2].before_ == pytest.approx(first.before_, rel=1e-5)
 
 
 def test_heads_times_folds_are_members_of_one_stack():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featcache.errors import ImageError
-from featcache.images.decode import FITS, INTERPOLATIONS, decode
+from featcache.images.decode import FITS, INTERPOLATIONS, decode, thumbnail
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 GREY = (128, 128, 128)
@@ -308,6 +308,21 @@ def test_a_line_of_pixels_survives_padding():
 def test_same_aspect_gives_the_same_pixels_however_it_is_resized(resize):
     data = photos()["png"]
     np.testing.assert_array_equal(decode(data, (16, 24), resize), decode(data, (16, 24)))
+
+
+def test_a_thumbnail_is_the_whole_photo_upright_in_its_aspect_and_never_enlarged():
+    assert thumbnail(encode(quarters(320, 480), "PNG"), 90).shape == (60, 90, 3)
+    assert thumbnail(encode(quarters(480, 320), "JPEG"), 90).shape == (90, 60, 3)
+    np.testing.assert_array_equal(thumbnail(encode(quarters(), "PNG"), 90), np.asarray(quarters()))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    lying = encode(quarters(320, 480), "JPEG", exif=exif)
+    shown = thumbnail(lying, 90)
+    assert shown.shape == (90, 60, 3)
+    np.testing.assert_allclose(shown[5, 5], BLUE, atol=30)
+    assert thumbnail(encode(quarters(1, 1000), "PNG"), 90).shape == (1, 90, 3)
+    with pytest.raises(ImageError, match="empty file"):
+        thumbnail(b"", 90)
 
 
 def test_nearest_takes_pixels_of_the_photo_and_the_others_average():

@@ -1,0 +1,253 @@
+"""Learning curves as a picture, and how pictures are written.
+
+Matplotlib is imported when a picture is drawn, by its figures alone: no pyplot, no backend to be chosen, and
+nothing is left open. What a picture needs is set on the picture, not in Matplotlib's settings.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featcache.errors import DataError
+from featcache.files import write_bytes_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from featcache.finetuning import Finetuning
+    from featcache.heads.tuning import Tuning
+    from featcache.recipe import Recipe
+    from featcache.train import Training
+
+CURVES_FILE = "curves.png"
+START = "start of fine-tuning"
+DPI = 150
+
+# Of Okabe and Ito, Color Universal Design (2008): told apart with every kind of colour vision.
+TRAINING, VALIDATION = "#0072B2", "#D55E00"
+
+_TRAINING_LINE: dict[str, Any] = {"color": TRAINING, "linestyle": "--", "linewidth": 1.3, "marker": "."}
+_VALIDATION_LINE: dict[str, Any] = {"color": VALIDATION, "linestyle": "-", "linewidth": 1.8, "marker": "."}
+_CIRCLE: dict[str, Any] = {
+    "color": "black",
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 10,
+    "fillstyle": "none",
+    "clip_on": False,  # whole at the edge, too
+}
+_GREY = "#555555"
+
+
+def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "") -> Figure:
+    """Draw accuracy and loss over the epochs, of a head and of the fine-tuning that started from it.
+
+    Parameters
+    ----------
+    head : DenseHead or KerasHead
+        Fitted. Epoch 0 is before training, where the head knows it and had validation data.
+    tuning : Tuning, optional
+        Its epochs are counted on from the head's; a line says where it starts. Its first point
+        on validation is the head as it was kept, perhaps of an earlier epoch than the last.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One plot per measure, accuracy above loss, on a common axis of epochs. The epoch whose weights were
+        kept is marked.
+
+    Raises
+    ------
+    DataError
+        The head has no history: scikit-learn's have none.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    measures = _measures_of(head)
+    figure = Figure((6.4, 3.1 * len(measures) + 0.3), dpi=DPI, layout="constrained", facecolor="white")
+    plots = figure.subplots(len(measures), sharex=True, squeeze=False).flatten()
+    for axes, measure in zip(plots, measures, strict=True):
+        _draw_measure(axes, measure, head, tuning)
+        _tidy(axes)
+    if tuning is not None:
+        _say_where_tuning_starts(plots[0], head.n_iter_, tuning.epochs)
+    epochs = [epoch for line in plots[0].lines for epoch in line.get_xdata()]
+    plots[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    plots[-1].set_xlabel("epoch (0: before training)" if 0 in epochs else "epoch", fontsize=10)
+    plots[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.align_ylabels()
+    lines = [line for line in plots[0].lines if not str(line.get_label()).startswith("_")]
+    # outside of the plots, where it covers no line
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure
+
+
+def _measures_of(head: Any) -> list[str]:
+    """Return what can be drawn; a Keras head may measure other things than accuracy."""
+    if not hasattr(head, "history_"):
+        raise DataError(
+            f"a {type(head).__name__} keeps no history of epochs; learning curves are drawn of Dense and "
+            "Keras heads that are fitted"
+        )
+    return [name for name in ("accuracy", "loss") if name in head.history_]
+
+
+def _draw_measure(axes: Axes, measure: str, head: Any, tuning: Tuning | None) -> None:
+    training = _training_line(measure, head, tuning)
+    validation = _validation_line(measure, head, tuning)
+    axes.plot(*training, **_TRAINING_LINE, label="training")
+    if validation[0]:
+        axes.plot(*validation, **_VALIDATION_LINE, label="validation")
+    _mark_kept(axes, validation if validation[0] else training, head, tuning)
+    if tuning is not None:
+        axes.axvline(head.n_iter_, color=_GREY, linestyle=":", linewidth=1.2, label="_" + START, zorder=1)
+    _scale(axes, measure, [*training[1], *validation[1]])
+
+
+_Line = tuple[list[int], list[float]]
+"""Epochs, and the measure after each."""
+
+
+def _training_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
+    values = [*head.history_[measure], *(tuning.history[measure] if tuning else [])]
+    return list(range(1, len(values) + 1)), values
+
+
+def _validation_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
+    """Return the line of validation.
+
+    Where tuning starts there are two points: the head's last epoch, and the head as it was kept.
+    """
+    before = getattr(head, "before_", None)
+    values = list(head.history_.get(f"val_{measure}", []))
+    epochs = list(range(1, len(values) + 1))
+    if before is not None:
+        epochs, values = [0, *epochs], [before[measure], *values]
+    if tuning is not None:
+        epochs += range(head.n_iter_, head.n_iter_ + tuning.epochs + 1)
+        values += [tuning.before[measure], *tuning.history[f"val_{measure}"]]
+    return epochs, values
+
+
+def _mark_kept(axes: Axes, line: _Line, head: Any, tuning: Tuning | None) -> None:
+    kept = _kept_epoch(head, tuning)
+    if kept is None:
+        return
+    value = dict(zip(*line, strict=True))[kept]
+    of_tuning = f" ({tuning.best_epoch} of fine-tuning)" if tuning is not None else ""
+    label = f"kept: epoch {kept}{of_tuning}"
+    axes.plot([kept], [value], **_CIRCLE, label=label)
+
+
+def _kept_epoch(head: Any, tuning: Tuning | None) -> int | None:
+    """Return the epoch whose weights the result has; of a Keras head only its callbacks know."""
+    if tuning is not None:
+        return int(head.n_iter_) + tuning.best_epoch
+    if not hasattr(head, "best_epoch_"):
+        return None
+    return int(head.best_epoch_ if head.early_stopping else head.n_iter_)
+
+
+def _scale(axes: Axes, measure: str, values: Sequence[float]) -> None:
+    """Show accuracy from the tenth below its least value to 100%; loss from 0, or by powers of 10.
+
+    By powers where one loss dwarfs the others, as that of first weights on large features does.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    if measure == "accuracy":
+        lowest = max(0.0, np.floor(10 * min(values) - 0.2) / 10)
+        axes.set_ylim(lowest, 1 + 0.02 * (1 - lowest))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    elif max(values) > 30 * np.median(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(0, 1.05 * max(values) or 1)
+    axes.set_ylabel(measure, fontsize=10)
+
+
+def _say_where_tuning_starts(axes: Axes, epoch: int, epochs_after: int) -> None:
+    """Write it above the line, turned to the side with more room."""
+    side = "left" if epochs_after > epoch else "right"
+    place = axes.get_xaxis_transform()
+    axes.text(epoch, 1.02, START, transform=place, ha=side, va="bottom", fontsize=9, color=_GREY)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def write_curves_of_heads(training: Training, recipe: Recipe) -> list[Path]:
+    """Write the learning curves of each Dense head beside its model and return the files.
+
+    Raises
+    ------
+    StoreError
+        No room or no permission.
+    """
+    from featcache.model import Model
+
+    dense = {str(settings.name) for settings in recipe.heads if settings.type == "dense"}
+    written = []
+    for result in training.heads:
+        if result.name in dense:
+            figure = learning_curves(Model.load(result.model).head, title=result.name)
+            written.append(write_figure(figure, result.model / CURVES_FILE))
+    return written
+
+
+def write_curves_of_tuning(result: Finetuning) -> Path:
+    """Write the learning curves of a fine-tuning and of its head and return the file.
+
+    Raises
+    ------
+    StoreError
+        No room or no permission.
+    """
+    title = f"{result.head}, {'its weights drawn anew, in' if result.fresh_head else 'then'} fine-tuning"
+    figure = learning_curves(result.started_from, result.tuning, title=title)
+    return write_figure(figure, result.extraction.run / CURVES_FILE)
+
+
+def check_name(path: Path) -> Path:
+    """Return the path that a picture is asked for at, if its name ends in ``.png``.
+
+    Raises
+    ------
+    DataError
+        It ends in something else.
+    """
+    if path.suffix.lower() != ".png":
+        raise DataError(
+            f"{path} is no name for a picture; pictures are PNG files, so call it {path.stem}.png"
+        )
+    return path
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as a whole PNG file and return its path.
+
+    Raises
+    ------
+    StoreError
+        No room or no permission.
+    """
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=DPI, facecolor="white")
+    write_bytes_whole(path, data.getvalue())
+    return path
