@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featcache.errors import FeatcacheError as FeatcacheError
+    from featcache.exporting.stage import Export as Export
+    from featcache.exporting.stage import export as export
     from featcache.extraction import Extraction as Extraction
     from featcache.extraction import extract as extract
     from featcache.finetuning import finetune as finetune
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DenseHead": "heads.dense",
+    "Export": "exporting.stage",
     "Extraction": "extraction",
     "FeatcacheError": "errors",
     "FeatureExtractor": "transformer",
@@ -40,6 +43,7 @@ _HOMES = {
     "KerasHead": "heads.keras_head",
     "Model": "model",
     "Recipe": "recipe",
+    "export": "exporting.stage",
     "extract": "extraction",
     "finetune": "finetuning",
     "fit_together": "heads.stack",

@@ -304,6 +304,34 @@ def predict(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model's folder, or a run's for its best.")
+    ],
+    to: Annotated[str, typer.Option(help="Format: keras, saved_model, tflite, onnx or openvino.")],
+    quantize: Annotated[str, typer.Option(help="Of tflite: none, float16 or int8.")] = "none",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write, in place of MODEL/export/FORMAT.")
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photos to check with, in place of the recipe's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model in another format, and keep it if its runtime says the same of real photos."""
+    with _working(as_json) as (reporter, out):
+        from featcache.exporting.stage import export as run_stage
+
+        result = run_stage(model, to, quantize=quantize, output=output, photos=photos, reporter=reporter)
+    if as_json:
+        _print_json(result.to_json(), out)
+        return
+    from featcache.report import exports
+
+    _print(exports.export_table(result), f"Export: {result.file}")
+
+
+@app.command()
 def pack(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A features.h5.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],

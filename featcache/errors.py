@@ -52,6 +52,10 @@ class ModelError(FeatcacheError):
     """A saved model cannot be loaded, or its base is no longer the one it was trained on."""
 
 
+class ExportError(FeatcacheError):
+    """A model cannot be written in another format, or what was written does not say what the model says."""
+
+
 class TrainingError(FeatcacheError):
     """Training a head failed: the loss diverged."""
 

@@ -164,6 +164,30 @@ def decode_photos(paths: Sequence[str], settings: BaseSettings) -> NDArray[np.ui
         return np.stack(list(pool.map(lambda path: _pixels([Photo(path)], settings, spent)[0], paths)))
 
 
+def decode_unchanged(
+    photos: Sequence[Photo], settings: BaseSettings
+) -> tuple[list[int], list[NDArray[np.uint8]]]:
+    """Read and decode the photos that are still there and are what they were.
+
+    Returns
+    -------
+    places : list of int
+        Which of `photos` they are.
+    pixels : list of arrays of shape (height, width, 3), uint8
+    """
+    with ThreadPoolExecutor() as pool:
+        decoded = list(pool.map(lambda photo: _pixels_or_none(photo, settings), photos))
+    found = {place: pixels for place, pixels in enumerate(decoded) if pixels is not None}
+    return list(found), list(found.values())
+
+
+def _pixels_or_none(photo: Photo, settings: BaseSettings) -> NDArray[np.uint8] | None:
+    try:
+        return _pixels([photo], settings, Seconds())[0]
+    except ImageError:
+        return None
+
+
 def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
     batch = Batch(photos)
     pixels: list[NDArray[np.uint8]] = []

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +30,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(
-            f".{path.name}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}{_ASIDE}"
-        )
+        aside = _aside(path)
         try:
             yield aside
             flush_to_disk(aside)
@@ -47,6 +46,43 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
     """Write `data` to `path` as a whole file, see `written_whole`."""
     with written_whole(path) as aside:
         aside.write_bytes(data)
+
+
+@contextlib.contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to; at the end of the block its files are flushed and it is renamed to `folder`.
+
+    What stood at `folder` before is removed after that, and still there when the block raises.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be written or the disk is full.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(folder.parent)
+        aside, old = _aside(folder), _aside(folder)
+        try:
+            aside.mkdir()
+            yield aside
+            for path in (*aside.rglob("*"), aside):
+                flush_to_disk(path)
+            if folder.exists():  # a folder with files in it cannot be renamed onto
+                folder.rename(old)
+            aside.rename(folder)
+            flush_to_disk(folder.parent)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(explain_os_error(error, folder)) from error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}{_ASIDE}")
 
 
 def flush_to_disk(path: Path) -> None:
@@ -65,12 +101,12 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Delete the unfinished files of this machine's processes that no longer live."""
+    """Delete the unfinished files and folders of this machine's processes that no longer live."""
     for path in folder.glob(f".*{_ASIDE}"):
         host, pid = _owner(path.name)
         if host == socket.gethostname() and not _lives(pid):
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _owner(name: str) -> tuple[str, int]:

@@ -205,21 +205,16 @@ class Model:
         """
         if _holds_numbers(photos):
             photos = _checked_pixels(photos, self.settings.image_size)
-            batches = self._of_pixels(photos, self._base(len(photos), reporter))
+            batches = self._of_pixels(photos, self.base(len(photos), reporter))
         else:
             photos = [Photo(path) for path in expand(photos)]
-            batches = self._of_files(photos, self._base(len(photos), reporter))
+            batches = self._of_files(photos, self.base(len(photos), reporter))
         done = 0
         reporter.advance("predicting", 0, len(photos))
         for batch in batches:
             yield from batch
             done += len(batch)
             reporter.advance("predicting", done, len(photos))
-
-    def _base(self, photos: int, reporter: Reporter) -> Base:
-        size = max(1, min(self.settings.batch_size, photos))  # a batch is filled up: one photo needs one
-        settings = self.settings.model_copy(update={"batch_size": size})
-        return Base(settings, Store(self.cache), reporter.note, self.spec)
 
     def _of_files(self, photos: Sequence[Photo], base: Base) -> Iterator[list[Prediction]]:
         for batch in featurize(photos, base):
@@ -231,6 +226,12 @@ class Model:
 
     def _of_pixels(self, pixels: Any, base: Base) -> Iterator[list[Prediction]]:
         return (self.predict_features(features) for features in featurize_pixels(pixels, base))
+
+    def base(self, photos: int, reporter: Reporter = SILENT) -> Base:
+        """Return the base that the head was trained on, for so many photos at a time, or fewer."""
+        size = max(1, min(self.settings.batch_size, photos))  # a batch is filled up: one photo needs one
+        settings = self.settings.model_copy(update={"batch_size": size})
+        return Base(settings, Store(self.cache), reporter.note, self.spec)
 
     def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
         """Classify features (n, ...) that this model's base gave; paths are left empty."""

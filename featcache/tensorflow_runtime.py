@@ -20,6 +20,16 @@ _NOISE = (
     b"cpu_feature_guard",
     b"oneDNN",
 )
+# Said by TensorFlow Lite's converter and interpreter, whatever is converted or run.
+_LITE_NOISE = (
+    b"fully_quantize:",
+    b"unsaved custom gradients",
+    b"TensorFlow Lite XNNPACK delegate",
+    b"tf_tfl_flatbuffer_helpers",
+    b"mlir_graph_optimization_pass",
+    b"reader.cc",
+    b"loader.cc",
+)
 
 
 @cache
@@ -29,7 +39,7 @@ def tensorflow() -> Any:
     It takes several seconds, so nothing calls this before it has work for TensorFlow.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _without_noise():
+    with without_noise():
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # looks for a GPU now; otherwise the first op does, and complains
@@ -58,7 +68,7 @@ def keras() -> Any:
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
     """Hold back what is written to standard error's file descriptor; pass on all but the known noise.
 
     The lines come from C++ static initializers: Python's ``sys.stderr`` never sees them.
@@ -75,6 +85,6 @@ def _without_noise() -> Iterator[None]:
         finally:
             os.dup2(original, 2)
             held.seek(0)
-            kept = [line for line in held if not any(word in line for word in _NOISE)]
+            kept = [line for line in held if not any(word in line for word in (*_NOISE, *_LITE_NOISE))]
             os.write(original, b"".join(kept))
             os.close(original)

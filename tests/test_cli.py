@@ -21,7 +21,7 @@ from featcache.store.feature_file import Features
 
 TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
 
-COMMANDS = ("features", "heads", "sweep", "finetune", "run", "info", "sample", "predict", "pack")
+COMMANDS = ("features", "heads", "sweep", "finetune", "run", "info", "sample", "predict", "export", "pack")
 FEATURES_KEYS = {
     *(
         "run",

@@ -93,13 +93,16 @@ class Base:
         return self._network.spec if known is None else known
 
     @cached_property
-    def _network(self) -> Any:
-        """The network in Keras, converted as well where the settings want that."""
+    def _built(self) -> Any:
         from featcache.bases.networks import build_network
 
         check_settings(self.settings)
-        precision, dtype = self._numbers()
-        network = build_network(self.settings, precision, dtype)
+        return build_network(self.settings, *self._numbers())
+
+    @cached_property
+    def _network(self) -> Any:
+        """The network in Keras, converted as well where the settings want that."""
+        network, (precision, dtype) = self._built, self._numbers()
         self._converted = self._convert(network)
         if self._converted is None and self.settings.precision == "auto" and precision != "f32":
             dtype = "float32" if self.settings.dtype == "auto" else dtype
@@ -193,11 +196,26 @@ class Base:
 
         return TensorFlowEngine(self._checked_network(), self.settings.batch_size)
 
+    def keras_network(self) -> Any:
+        """Build the network and return it as a `featcache.bases.networks.Network`, without converting it.
+
+        Raises
+        ------
+        ModelError
+            It is no longer the one that a model was trained on.
+        BaseNetworkError, WeightsError
+            It cannot be built.
+        """
+        return self._checked(self._built)
+
     def _checked_network(self) -> Any:
         """Return the network, if it is what was remembered or what a model was trained on."""
-        if self._network.spec.fingerprint == self.spec.fingerprint:
-            return self._network
-        now, then = self._network.spec.folder_name, self.spec.folder_name
+        return self._checked(self._network)
+
+    def _checked(self, network: Any) -> Any:
+        if network.spec.fingerprint == self.spec.fingerprint:
+            return network
+        now, then = network.spec.folder_name, self.spec.folder_name
         if self._required is None:
             raise ModelError(
                 f"{self.settings.name} built now is {now} and was remembered as {then}; that is corrected "

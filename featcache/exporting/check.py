@@ -1,0 +1,106 @@
+"""Decides whether an exported model says what the model says: numbers in, a verdict out, nothing is run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = -1
+"""In place of a photo's label where nobody told it."""
+
+REQUIRED = 0.99
+REQUIRED_INT8 = 0.95
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of n photos.
+
+    Attributes
+    ----------
+    probabilities : ndarray, shape (n, classes)
+    labels : ndarray of int, shape (n,)
+    """
+
+    probabilities: NDArray[Any]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How alike two models answer.
+
+    Attributes
+    ----------
+    photos : int
+    largest_difference : float
+        Of the probability of any class of any photo; not finite where one of them is not.
+    equal_labels : float
+        Share of the photos.
+    required : float
+        How large that share must be.
+    labelled : int
+        Photos whose true class is known.
+    accuracy, exported_accuracy : float or None
+        On those; None when there are none.
+    """
+
+    photos: int
+    largest_difference: float
+    equal_labels: float
+    required: float
+    labelled: int
+    accuracy: float | None
+    exported_accuracy: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether enough labels are equal."""
+        return self.equal_labels >= self.required
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON-ready data."""
+        return asdict(self)
+
+
+def compare(
+    original: Answers, exported: NDArray[Any], truth: NDArray[np.int64], required: float
+) -> Comparison:
+    """Compare what the model and its exported form say of the same photos.
+
+    Parameters
+    ----------
+    original : Answers
+    exported : ndarray, shape (n, classes)
+        Probabilities; the most probable class is the label. A row that is not finite equals nothing.
+    truth : ndarray of int, shape (n,)
+        The photos' labels, `UNKNOWN` where they are not known.
+    required : float
+        Share of equal labels from which on the two are the same.
+
+    Raises
+    ------
+    ValueError
+        The exported form gives arrays of another shape.
+    """
+    if exported.shape != original.probabilities.shape:
+        raise ValueError(f"gives {exported.shape} numbers in place of {original.probabilities.shape}")
+    finite = np.isfinite(exported).all(axis=1)
+    labels = np.where(finite, exported.argmax(axis=1), UNKNOWN - 1)
+    known = truth != UNKNOWN
+    return Comparison(
+        photos=len(truth),
+        largest_difference=float(np.abs(exported - original.probabilities).max()),
+        equal_labels=float(np.mean(labels == original.labels)),
+        required=required,
+        labelled=int(known.sum()),
+        accuracy=_accuracy(original.labels[known], truth[known]),
+        exported_accuracy=_accuracy(labels[known], truth[known]),
+    )
+
+
+def _accuracy(labels: NDArray[Any], truth: NDArray[Any]) -> float | None:
+    return float(np.mean(labels == truth)) if len(truth) else None
