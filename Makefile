@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= pipelines/quickstart.toml
 SAMPLE := data/digits
+# Two processes, whatever the cores: each builds networks, which take a gigabyte or two. What a file's tests
+# share is made once, so each file goes to one of them.
+PARALLEL := -n 2 --dist loadfile
 # Any further words for the command, e.g. make heads ARGS="--head LogisticRegression"
 ARGS ?=
 
@@ -42,10 +45,10 @@ finetune: $(SAMPLE)  ## stage 3: the base's top layers, trained from features ca
 	$(BIN)/featcache finetune $(RECIPE) $(ARGS)
 
 test: $(VENV)/.installed  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed  ## run the tests, the slow ones too
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed  ## check style and types
 	$(BIN)/ruff check .
