@@ -17,9 +17,11 @@ from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
     from featcache.extraction import Extraction
+    from featcache.finetuning import Finetuning
     from featcache.model import Prediction
     from featcache.recipe import Recipe
     from featcache.reporter import Reporter
+    from featcache.train import Training
 
 app = typer.Typer(
     name="featcache",
@@ -153,8 +155,7 @@ def heads(
         return
     from featcache.report import tables
 
-    _print_extraction(training.extraction, profile)
-    _print("", tables.heads_table(training), "", tables.best_sentence(training))
+    _print_training(training, profile)
     _print(*(f"Learning curves: {path}" for path in curves))
     if details:
         for table in tables.details_tables(training):
@@ -209,19 +210,31 @@ def finetune(
         curves = plots.write_curves_of_tuning(result)
     if as_json:
         _print_json(result.to_json() | {"curves": str(curves)}, out)
-        return
-    from featcache.report import tuning
-
-    _print_extraction(result.extraction, profile=False)
-    _print("", tuning.layers_table(result), "", tuning.epochs_table(result), "", tuning.sentence(result))
-    _print(f"Learning curves: {curves}")
+    else:
+        _print_tuning(result, curves)
 
 
 @app.command()
 @_takes_recipe
 def run(load: Load, as_json: Json = False) -> None:
-    """Run all stages that the recipe asks for."""
-    inspect.unwrap(heads)(load, as_json=as_json)
+    """Train the recipe's heads and, where it has a [finetune], fine-tune; a search is asked for by itself."""
+    recipe = load()
+    with _working(as_json) as (reporter, out):
+        from featcache.finetuning import finetune as run_finetuning
+        from featcache.report import plots
+        from featcache.train import train_heads
+
+        training = train_heads(recipe, reporter)
+        tuning = run_finetuning(recipe, reporter) if recipe.finetune is not None else None
+        curves = plots.write_curves_of_tuning(tuning) if tuning else None
+    if as_json:
+        more = {"finetune": tuning.to_json() | {"curves": str(curves)}} if tuning else {}
+        _print_json(training.to_json() | more, out)
+        return
+    _print_training(training, profile=False)
+    if tuning and curves:
+        _print("")
+        _print_tuning(tuning, curves)
 
 
 @app.command()
@@ -398,6 +411,21 @@ def _print_extraction(extraction: "Extraction", profile: bool) -> None:
     _print(tables.extraction_sentence(extraction))
     if profile:
         _print(tables.profile_table(extraction.profile))
+
+
+def _print_training(training: "Training", profile: bool) -> None:
+    from featcache.report import tables
+
+    _print_extraction(training.extraction, profile)
+    _print("", tables.heads_table(training), "", tables.best_sentence(training))
+
+
+def _print_tuning(result: "Finetuning", curves: Path) -> None:
+    from featcache.report import tuning
+
+    _print_extraction(result.extraction, profile=False)
+    _print("", tuning.layers_table(result), "", tuning.epochs_table(result), "", tuning.sentence(result))
+    _print(f"Learning curves: {curves}")
 
 
 def _print(*parts: Any) -> None:

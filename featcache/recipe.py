@@ -364,6 +364,9 @@ def _check_name(name: str) -> None:
         raise ValueError(f"head name {name!r} must be made of letters, digits, '-', '_' and '.'")
 
 
+_EITHER = {"finetune.from_layer", "finetune.unfreeze_from"}
+
+
 def default_cache() -> Path:
     """Return the folder of the store: ``$FEATCACHE_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("FEATCACHE_CACHE")
@@ -458,9 +461,12 @@ class Recipe(_Section):
             With the key, the value and what is allowed.
         """
         data = _copy(raw)
-        for key, value in (overrides or {}).items():
-            if value is not None:
-                set_by_key(data, key, value)
+        given = {key: value for key, value in (overrides or {}).items() if value is not None}
+        for key, value in given.items():
+            set_by_key(data, key, value)
+        if len(given.keys() & _EITHER) == 1 and isinstance(data["finetune"], dict):
+            for key in _EITHER - given.keys():  # it overrides the recipe's other way to say the same
+                data["finetune"].pop(key.removeprefix("finetune."), None)
         try:
             return cls.model_validate(data)
         except ValidationError as error:

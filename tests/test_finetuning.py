@@ -267,6 +267,19 @@ def test_a_recipe_must_say_where_to_start(place):
         recipe_in(place, "both", from_layer="block_1_expand")
 
 
+def test_run_trains_heads_and_fine_tunes(place):
+    options = ["--set", "base.arguments={alpha=0.35}", "--weights", "random", "--image-size", "32"]
+    result = run_cli(
+        *("run", place / "photos", *options, "--cache", place / "cache", "--run", place / "all", "--json"),
+        *("--set", "finetune.unfreeze_from=150", "--set", "finetune.epochs=1"),
+    )
+    assert result.returncode == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert {head["name"] for head in printed["heads"]} > {"linear"}
+    assert printed["finetune"]["model"]["name"] == "finetuned"
+    assert (place / "all" / "finetune" / "curves.png").is_file()
+
+
 def test_the_command_prints_layers_epochs_and_the_model(place):
     options = ["--set", "base.arguments={alpha=0.35}", "--weights", "random", "--image-size", "32"]
     result = run_cli(

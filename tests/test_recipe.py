@@ -554,3 +554,11 @@ def test_a_range_that_cannot_be_is_refused_with_its_place(numbers, named):
     message = refusal({"sweep": {"space": {"x": {**LOGISTIC, "C": numbers}}}})
     for part in ["sweep.space.x.C", *named]:
         assert part in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("from_layer", "block_11"), ("unfreeze_from", 7)])
+def test_overriding_where_fine_tuning_starts_replaces_what_the_recipe_says(key, value):
+    for said in ({"from_layer": "block_3"}, {"unfreeze_from": 100}):
+        recipe = Recipe.parse({"data": {"root": "photos"}, "finetune": said}, {f"finetune.{key}": value})
+        settings = recipe.finetune.model_dump(include={"from_layer", "unfreeze_from"}, exclude_none=True)
+        assert settings == {key: value}
