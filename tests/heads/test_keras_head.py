@@ -276,7 +276,9 @@ def test_callbacks_can_be_made_anew_for_every_fit():
     assert made[0] is not made[2]
 
 
-@pytest.mark.parametrize("bad", [["EarlyStopping"], lambda: None, [None]], ids=str)
+@pytest.mark.parametrize(
+    "bad", [["EarlyStopping"], lambda: None, [None]], ids=["name", "gives none", "holds none"]
+)
 def test_what_is_no_callback_is_refused(bad):
     with pytest.raises(RecipeError, match=r"callbacks.*list of keras\.callbacks\.Callback"):
         KerasHead(SIGMOID, callbacks=bad).fit(*rows(2))
