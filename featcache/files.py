@@ -52,7 +52,8 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a folder to write to; at the end of the block its files are flushed and it is renamed to `folder`.
 
-    What stood at `folder` before is removed after that, and still there when the block raises.
+    What stood at `folder` before is removed after that. It is still there when the block raises; a process
+    that is killed between the two renames leaves it beside, and the next one puts it back.
 
     Raises
     ------
@@ -62,23 +63,29 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_left_behind(folder.parent)
-        aside, old = _aside(folder), _aside(folder)
+        aside, before = _aside(folder), folder.with_name(f".{folder.name}.before")
+        _settle(folder, before)
         try:
             aside.mkdir()
             yield aside
             for path in (*aside.rglob("*"), aside):
                 flush_to_disk(path)
             if folder.exists():  # a folder with files in it cannot be renamed onto
-                folder.rename(old)
+                folder.rename(before)
             aside.rename(folder)
             flush_to_disk(folder.parent)
         finally:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
+            _settle(folder, before)
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StoreError(explain_os_error(error, folder)) from error
+
+
+def _settle(folder: Path, before: Path) -> None:
+    """Remove what a folder replaced, or put it back where nothing took its place."""
+    if before.exists() and not folder.exists():
+        before.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _aside(path: Path) -> Path:

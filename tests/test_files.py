@@ -32,6 +32,27 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_kill_between_the_renames_loses_nothing(tmp_path):
+    write(tmp_path / "folder", "first")
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from featcache.files import folder_written_whole\n"
+        "rename = pathlib.Path.rename\n"
+        "def rename_and_die(self, target):\n"
+        "    rename(self, target)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "pathlib.Path.rename = rename_and_die\n"
+        "with folder_written_whole(pathlib.Path(sys.argv[1])) as aside:\n"
+        "    (aside / 'file.txt').write_text('second')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "folder"], check=False)
+    assert not (tmp_path / "folder").exists()
+    with pytest.raises(TypeError):
+        write(tmp_path / "folder", b"no text")
+    assert (tmp_path / "folder" / "inner" / "file.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="folder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from featcache.images.views import ASPECT
@@ -44,43 +45,44 @@ def augmentation_of(settings: AugmentSettings | None, seed: int) -> Any:
 
 def _random_crop(share: tuple[float, float], seed: int) -> Any:
     """Return a layer that shows a part of each photo, at the photo's size; Keras has none of that kind."""
-    module, tf = keras(), tensorflow()
+    uniform, tf = keras().random.uniform, tensorflow()
 
-    class RandomResizedCrop(module.layers.Layer):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.generator = module.random.SeedGenerator(seed)
+    def change(images: Any, generator: Any) -> Any:
+        count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+        area, aspect, x, y = tf.unstack(uniform((4, count), seed=generator))
+        area = share[0] + (share[1] - share[0]) * area
+        widest = tf.minimum(math.log(ASPECT), -tf.math.log(area))
+        ratio = tf.exp((2.0 * aspect - 1.0) * widest)
+        wide, high = tf.minimum(tf.sqrt(area * ratio), 1.0), tf.minimum(tf.sqrt(area / ratio), 1.0)
+        left, top = x * (1.0 - wide), y * (1.0 - high)
+        boxes = tf.stack([top, left, top + high, left + wide], axis=1)
+        return tf.image.crop_and_resize(images, boxes, tf.range(count), [height, width])
 
-        def call(self, images: Any, training: bool = False) -> Any:
-            if not training:
-                return images
-            count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-            area, aspect, x, y = tf.unstack(module.random.uniform((4, count), seed=self.generator))
-            area = share[0] + (share[1] - share[0]) * area
-            widest = tf.minimum(math.log(ASPECT), -tf.math.log(area))
-            ratio = tf.exp((2.0 * aspect - 1.0) * widest)
-            wide, high = tf.minimum(tf.sqrt(area * ratio), 1.0), tf.minimum(tf.sqrt(area / ratio), 1.0)
-            left, top = x * (1.0 - wide), y * (1.0 - high)
-            boxes = tf.stack([top, left, top + high, left + wide], axis=1)
-            return tf.image.crop_and_resize(images, boxes, tf.range(count), [height, width])
-
-    return RandomResizedCrop()
+    return _in_training(change, seed)
 
 
 def _random_brightness(most: float, seed: int) -> Any:
     """Return a layer that multiplies each photo's pixels; Keras's own adds to them."""
-    module, tf = keras(), tensorflow()
+    uniform, tf = keras().random.uniform, tensorflow()
 
-    class RandomBrightness(module.layers.Layer):  # type: ignore[misc,name-defined]
+    def change(images: Any, generator: Any) -> Any:
+        shape = (tf.shape(images)[0], 1, 1, 1)
+        factor = uniform(shape, 1.0 - most, 1.0 + most, seed=generator)
+        return tf.clip_by_value(images * factor, 0.0, 255.0)
+
+    return _in_training(change, seed)
+
+
+def _in_training(change: Callable[[Any, Any], Any], seed: int) -> Any:
+    """Return a layer that changes images in training, given a generator of its own."""
+    module = keras()
+
+    class InTraining(module.layers.Layer):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.generator = module.random.SeedGenerator(seed)
 
         def call(self, images: Any, training: bool = False) -> Any:
-            if not training:
-                return images
-            shape = (tf.shape(images)[0], 1, 1, 1)
-            factor = module.random.uniform(shape, 1.0 - most, 1.0 + most, seed=self.generator)
-            return tf.clip_by_value(images * factor, 0.0, 255.0)
+            return change(images, self.generator) if training else images
 
-    return RandomBrightness()
+    return InTraining()

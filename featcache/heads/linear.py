@@ -138,7 +138,8 @@ def linear_form(head: Any) -> LinearHead:
     Parameters
     ----------
     head : scikit-learn classifier
-        As `featcache.heads.estimators.build_head` builds it, or calibrated by temperature.
+        As `featcache.heads.estimators.build_head` builds it, or calibrated by temperature; or a classifier
+        by itself.
 
     Raises
     ------
@@ -146,24 +147,27 @@ def linear_form(head: Any) -> LinearHead:
         It cannot be expressed so; the message says why.
     """
     inner, temperature = _uncalibrated(head)
-    steps = dict(getattr(inner, "steps", ()))
-    classifier = steps.pop("classifier", None)
+    steps = dict(getattr(inner, "steps", [("classifier", inner)]))
+    classifier, pooling = steps.pop("classifier", inner), steps.pop("pool", None)
     if type(classifier).__name__ not in LINEAR:
         raise ModelError(
-            f"{type(inner if classifier is None else classifier).__name__} does not decide by one product of "
+            f"{type(classifier).__name__} does not decide by one product of "
             f"weights and features, so it cannot be a dense layer; those that do are {', '.join(LINEAR)}"
         )
     weights, bias = np.atleast_2d(classifier.coef_).T, np.atleast_1d(classifier.intercept_)
     affine = _Affine(weights.astype(np.float64), bias.astype(np.float64))
-    for name in ("scale", "pca"):  # backwards through the pipeline
-        if name in steps:
-            affine = _FOLDS[name](affine, steps[name])
+    for name, step in reversed(steps.items()):
+        if name not in _FOLDS:
+            raise ModelError(f"its step {name!r}, a {type(step).__name__}, is none that weights can take in")
+        affine = _FOLDS[name](affine, step)
     link = _link(classifier, affine, calibrated=temperature is not None)
     if temperature is not None:
         # for two classes scikit-learn scales the pair (-x, x), whose softmax is the sigmoid of twice x
         factor = temperature * (2 if affine.bias.size == 1 else 1)
         affine = _Affine(affine.weights * factor, affine.bias * factor)
-    form = LinearHead(steps["pool"].pooling, *affine, np.asarray(head.classes_), link)
+    form = LinearHead(
+        "flatten" if pooling is None else pooling.pooling, *affine, np.asarray(head.classes_), link
+    )
     _compare(form, head)
     return form
 

@@ -6,12 +6,16 @@ import sys
 import numpy as np
 import pytest
 from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import Normalizer
 
 from featcache.errors import ModelError
 from featcache.heads.calibration import calibrated
 from featcache.heads.estimators import build_head
 from featcache.heads.linear import LINEAR, LINEAR_FILE, linear_form, load_linear
 from featcache.heads.persistence import load_head, save_head
+from featcache.heads.pooling import Pool
 from featcache.recipe import HeadSettings
 
 KINDS = {
@@ -80,6 +84,24 @@ def test_tiny_and_huge_values_neither_overflow_nor_vanish():
 def test_what_is_not_linear_is_refused_by_name(kind):
     with pytest.raises(ModelError, match=f"{kind} does not decide by one product"):
         linear_form(fitted(2, type=kind))
+
+
+def test_a_classifier_by_itself_is_one_too(tmp_path):
+    X, y = data(2)
+    rows = X.reshape(len(X), -1)
+    head = LogisticRegression(max_iter=5000).fit(rows, y)
+    assert_same(load_linear(tmp_path / save_head(head, tmp_path)), head, rows)
+
+
+def test_a_step_that_is_not_known_is_refused_and_the_head_kept_without(tmp_path):
+    X, y = data(2)
+    steps = [("pool", Pool()), ("length", Normalizer()), ("classifier", LogisticRegression())]
+    head = Pipeline(steps).fit(X, y)
+    with pytest.raises(ModelError, match="'length', a Normalizer"):
+        linear_form(head)
+    path = tmp_path / save_head(head, tmp_path)
+    assert load_linear(path) is None
+    np.testing.assert_array_equal(load_head(path).predict(X), head.predict(X))
 
 
 def test_probabilities_of_another_kind_are_refused():
