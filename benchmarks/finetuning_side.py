@@ -70,11 +70,11 @@ def keras_end_to_end(job: Job, train: Rows, held_out: Rows, weights: str, precis
 def featcache(job: Job, train: Rows, held_out: Rows, weights: str, precision: str) -> list[float]:
     """Fine-tune from the boundary, whose features are computed before the clock starts."""
     from featcache.bases.boundary import divide
-    from featcache.bases.networks import build_network
-    from featcache.heads.dense import DenseHead
-    from featcache.heads.feed import InMemory
-    from featcache.heads.feed import Rows as FeedRows
-    from featcache.heads.tuning import Top, TuningPlan, tune
+    from featcache.bases.sources import build_network
+    from featcache.finetuning.loop import Top, TuningPlan, tune
+    from featcache.heads.dense.feed import InMemory
+    from featcache.heads.dense.feed import Rows as FeedRows
+    from featcache.heads.dense.head import DenseHead
     from featcache.recipe import BaseSettings
 
     settings = BaseSettings(name=job.network, weights=weights, image_size=job.image_size, pooling="avg")

@@ -30,7 +30,7 @@ class Featcache:
     """featcache keeps what it traced by itself, so training once more is the same call."""
 
     def __init__(self, job: Job) -> None:
-        from featcache.heads.dense import DenseHead
+        from featcache.heads.dense.head import DenseHead
 
         self._job, self._kind, self._fit = job, DenseHead, _trainer(job)
         self._rows, self._held_out = draw(job)
@@ -60,7 +60,7 @@ class Featcache:
 def _trainer(job: Job) -> Callable[..., Any]:
     if len(job.heads) == 1:
         return _fit_one
-    from featcache.heads.stack import fit_together
+    from featcache.heads.dense.stack import fit_together
 
     return fit_together
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from featcache.bases.processor import cores, has_bf16
+from featcache.processor import cores, has_bf16
 
 PACKAGES = ("featcache", "tensorflow", "keras", "openvino", "numpy", "pillow")
 

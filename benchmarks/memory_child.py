@@ -18,7 +18,7 @@ def prepare(cache: Path) -> None:
     """Build and convert the network and keep it in the cache."""
     from featcache.bases.base import Base
     from featcache.recipe import BaseSettings
-    from featcache.store.shelf import Store
+    from featcache.store.base_store import Store
 
     print_line({"spec": Base(BaseSettings.model_validate(_BASE), Store(cache)).spec.to_json()})
 

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from benchmarks.configurations import Configuration
 from benchmarks.side import Extract, Extracted, measure, print_line
 from featcache.bases.base import Base
-from featcache.bases.processor import cores
-from featcache.extraction import extract as featcache_extract
+from featcache.extraction.stage import extract as featcache_extract
 from featcache.images.decode import decode
+from featcache.processor import cores
 from featcache.recipe import BaseSettings, Recipe
-from featcache.store.shelf import Store
+from featcache.store.base_store import Store
 
 _READY_BATCHES = 8
 

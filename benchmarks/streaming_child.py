@@ -54,7 +54,7 @@ def write(path: Path, rows: int) -> None:
 def train(path: Path) -> None:
     """Train a linear head and tell its speed, its accuracy and the peak of the resident memory."""
     import featcache
-    from featcache.heads.training import tensorflow_loaded
+    from featcache.heads.dense.training import tensorflow_loaded
 
     tensorflow_loaded()
     with featcache.Features(path) as features:

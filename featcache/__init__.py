@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from featcache.errors import FeatcacheError as FeatcacheError
     from featcache.exporting.stage import Export as Export
     from featcache.exporting.stage import export as export
-    from featcache.extraction import Extraction as Extraction
-    from featcache.extraction import extract as extract
-    from featcache.finetuning import finetune as finetune
-    from featcache.heads.dense import DenseHead as DenseHead
+    from featcache.extraction.stage import Extraction as Extraction
+    from featcache.extraction.stage import extract as extract
+    from featcache.finetuning.stage import finetune as finetune
+    from featcache.heads.dense.head import DenseHead as DenseHead
+    from featcache.heads.dense.stack import fit_together as fit_together
     from featcache.heads.keras_head import KerasHead as KerasHead
-    from featcache.heads.stack import fit_together as fit_together
     from featcache.model import Model as Model
     from featcache.recipe import Recipe as Recipe
     from featcache.report.grid import prediction_grid as prediction_grid
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from featcache.search.sweep import run_sweep as run_sweep
     from featcache.store.feature_file import Features as Features
     from featcache.store.feature_file import pack as pack
-    from featcache.train import train_heads as train_heads
+    from featcache.training import train_heads as train_heads
     from featcache.transformer import FeatureExtractor as FeatureExtractor
 
 _HOMES = {
-    "DenseHead": "heads.dense",
+    "DenseHead": "heads.dense.head",
     "Export": "exporting.stage",
-    "Extraction": "extraction",
+    "Extraction": "extraction.stage",
     "FeatcacheError": "errors",
     "FeatureExtractor": "transformer",
     "Features": "store.feature_file",
@@ -44,14 +44,14 @@ _HOMES = {
     "Model": "model",
     "Recipe": "recipe",
     "export": "exporting.stage",
-    "extract": "extraction",
-    "finetune": "finetuning",
-    "fit_together": "heads.stack",
+    "extract": "extraction.stage",
+    "finetune": "finetuning.stage",
+    "fit_together": "heads.dense.stack",
     "learning_curves": "report.plots",
     "pack": "store.feature_file",
     "prediction_grid": "report.grid",
     "run_sweep": "search.sweep",
-    "train_heads": "train",
+    "train_heads": "training",
 }
 
 __all__ = sorted(_HOMES)

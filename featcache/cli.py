@@ -16,12 +16,12 @@ import typer
 from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
-    from featcache.extraction import Extraction
-    from featcache.finetuning import Finetuning
+    from featcache.extraction.stage import Extraction
+    from featcache.finetuning.stage import Finetuning
     from featcache.model import Prediction
     from featcache.recipe import Recipe
     from featcache.reporter import Reporter
-    from featcache.train import Training
+    from featcache.training import Training
 
 app = typer.Typer(
     name="featcache",
@@ -112,7 +112,7 @@ def _root(
 def features(load: Load, profile: ShowProfile = False, as_json: Json = False) -> None:
     """Stage 1: photos to features.h5; only what the store does not have is computed."""
     with _working(as_json) as (reporter, out):
-        from featcache.extraction import extract
+        from featcache.extraction.stage import extract
 
         extraction = extract(load(), reporter)
     if as_json:
@@ -145,7 +145,7 @@ def heads(
     recipe = recipe.with_heads(head) if head else recipe
     with _working(as_json) as (reporter, out):
         from featcache.report import plots as pictures
-        from featcache.train import train_heads
+        from featcache.training import train_heads
 
         training = train_heads(recipe, reporter)
         curves = pictures.write_curves_of_heads(training, recipe) if plots else []
@@ -178,11 +178,13 @@ def sweep(
     if as_json:
         _print_json(result.to_json(), out)
         return
-    from featcache.report import leaderboard
+    from featcache.report import sweep as tables_of_sweep
 
     _print_extraction(result.extraction, profile=False)
-    _print("", leaderboard.leaderboard_table(result.leaderboard), leaderboard.foot(result.leaderboard))
-    _print("", leaderboard.best_sentence(result))
+    _print(
+        "", tables_of_sweep.leaderboard_table(result.leaderboard), tables_of_sweep.foot(result.leaderboard)
+    )
+    _print("", tables_of_sweep.best_sentence(result))
 
 
 @app.command()
@@ -203,7 +205,7 @@ def finetune(
     asked = {"from_layer": layer, "unfreeze_from": unfreeze_from, "epochs": epochs}
     recipe = _load_with(load, {f"finetune.{key}": value for key, value in asked.items()})
     with _working(as_json) as (reporter, out):
-        from featcache.finetuning import finetune as run_stage
+        from featcache.finetuning.stage import finetune as run_stage
         from featcache.report import plots
 
         result = run_stage(recipe, reporter, end_to_end=end_to_end, score_epochs=score_epochs)
@@ -220,9 +222,9 @@ def run(load: Load, as_json: Json = False) -> None:
     """Train the recipe's heads and, where it has a [finetune], fine-tune; a search is asked for by itself."""
     recipe = load()
     with _working(as_json) as (reporter, out):
-        from featcache.finetuning import finetune as run_finetuning
+        from featcache.finetuning.stage import finetune as run_finetuning
         from featcache.report import plots
-        from featcache.train import train_heads
+        from featcache.training import train_heads
 
         training = train_heads(recipe, reporter)
         tuning = run_finetuning(recipe, reporter) if recipe.finetune is not None else None
@@ -421,10 +423,10 @@ def _print_training(training: "Training", profile: bool) -> None:
 
 
 def _print_tuning(result: "Finetuning", curves: Path) -> None:
-    from featcache.report import tuning
+    from featcache.report import finetuning as tables
 
     _print_extraction(result.extraction, profile=False)
-    _print("", tuning.layers_table(result), "", tuning.epochs_table(result), "", tuning.sentence(result))
+    _print("", tables.layers_table(result), "", tables.epochs_table(result), "", tables.sentence(result))
     _print(f"Learning curves: {curves}")
 
 

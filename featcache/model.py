@@ -24,13 +24,10 @@ from featcache.files import write_bytes_whole
 from featcache.images.folders import photo_files
 from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
+from featcache.run.layout import HEADS_FILE, MODEL_FILE, MODELS_FOLDER
+from featcache.store.base_store import Store
 from featcache.store.format import FORMAT, check_format
 from featcache.store.shards import library_versions
-from featcache.store.shelf import Store
-
-MODEL_FILE = "model.json"
-# In a run's folder: the heads that were trained there, and which is the best.
-HEADS_FILE = "heads.json"
 
 
 @dataclass(frozen=True)
@@ -317,7 +314,7 @@ def find_model(folder: Path) -> Path:
     if (folder / MODEL_FILE).is_file():
         return folder
     if (folder / HEADS_FILE).is_file():
-        best = folder / "models" / str(_read_json(folder / HEADS_FILE).get("best"))
+        best = folder / MODELS_FOLDER / str(_read_json(folder / HEADS_FILE).get("best"))
         if (best / MODEL_FILE).is_file():
             return best
     raise ModelError(

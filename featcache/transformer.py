@@ -14,11 +14,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from featcache.bases.base import Base
 from featcache.errors import DataError, RecipeError
-from featcache.extraction import ensure, key_of
+from featcache.extraction.stage import ensure, key_of
 from featcache.featurize import Photo
 from featcache.images.table import digest_of
 from featcache.recipe import BaseSettings, default_cache
-from featcache.store.shelf import Store
+from featcache.store.base_store import Store
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -103,7 +103,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             A photo is missing or cannot be decoded: every path must give a row.
         RecipeError, BaseNetworkError, WeightsError, StoreError
-            As in `featcache.extraction.extract`.
+            As in `featcache.extraction.stage.extract`.
         """
         store = Store(Path(self.cache) if self.cache is not None else default_cache())
         base = Base(self._settings(), store)
@@ -112,9 +112,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         for photo in photos:
             if reason := extracted.failures.get(key_of(photo.digest)):
                 raise DataError(f"{photo.path}: {reason}; remove it from the paths")
-        shelf = store.shelf(base.spec.folder_name, base.spec.to_json())
+        base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
         places = [extracted.locations[key_of(photo.digest)] for photo in photos]
-        return shelf.read(places, base.spec.feature_shape, base.spec.dtype)
+        return base_store.read(places, base.spec.feature_shape, base.spec.dtype)
 
     def _settings(self) -> BaseSettings:
         given = {key: value for key, value in self.get_params().items() if key not in ("base", "cache")}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from featcache.bases.base import Base
 from featcache.recipe import BaseSettings, Recipe
-from featcache.store.shelf import Store
+from featcache.store.base_store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 

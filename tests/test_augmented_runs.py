@@ -15,13 +15,13 @@ from conftest import make_photo, make_photos, run_cli, tiny_recipe
 
 from featcache.bases.base import Base
 from featcache.errors import StoreError
-from featcache.extraction import extract
+from featcache.extraction.stage import extract
 from featcache.images.decode import decode_views
 from featcache.images.views import views_of
 from featcache.model import Model
 from featcache.recipe import AugmentSettings, Recipe
-from featcache.store.shelf import Store
-from featcache.train import train_heads
+from featcache.store.base_store import Store
+from featcache.training import train_heads
 
 AUGMENT = {"views": 3, "flip": True, "rotation": 0.1, "crop": (0.5, 0.9)}
 
@@ -82,7 +82,7 @@ def test_what_a_recipe_would_compute_counts_views(recipe, train_photos, tmp_path
 
 
 def test_more_views_than_the_disk_has_room_for_are_refused_with_a_way_out(recipe, monkeypatch):
-    monkeypatch.setattr("featcache.store.shelf.Store.free_bytes", lambda self: 1_400_000)
+    monkeypatch.setattr("featcache.store.base_store.Store.free_bytes", lambda self: 1_400_000)
     with pytest.raises(StoreError, match=r"augmented views\) need .* take fewer augment\.views"):
         extract(augmented(recipe, views=100))
     assert extract(recipe).computed == 24
@@ -98,7 +98,7 @@ def test_a_photo_that_cannot_be_decoded_is_skipped_once(recipe, photos):
 # ---- killed ----------------------------------------------------------------------------------------------
 
 CHILD = (
-    "import sys; from pathlib import Path; import featcache.extraction as e; e._SHARD_ROWS = 16; "
+    "import sys; from pathlib import Path; import featcache.extraction.stage as e; e._SHARD_ROWS = 16; "
     "e.extract(e.Recipe.model_validate_json(Path(sys.argv[1]).read_text()))"
 )
 

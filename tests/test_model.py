@@ -15,12 +15,12 @@ from PIL import Image
 
 from featcache.bases.base import Base
 from featcache.errors import DataError, FeatcacheError, FormatError, ModelError, StoreError
-from featcache.extraction import extract
+from featcache.extraction.stage import extract
 from featcache.images.decode import decode
 from featcache.model import MODEL_FILE, Model
 from featcache.recipe import Recipe
-from featcache.tensorflow_runtime import keras
-from featcache.train import train_heads
+from featcache.runtime import keras
+from featcache.training import train_heads
 
 
 def write_base(path, seed):
@@ -354,7 +354,7 @@ def test_a_model_needs_no_base_file_while_the_store_keeps_its_network(place, cha
     photo = place / "photos" / "dog" / "001.png"
     before = list(Model.load(folder).predict([photo]))
     base.unlink()
-    monkeypatch.setattr("featcache.bases.networks.build_network", None)
+    monkeypatch.setattr("featcache.bases.sources.build_network", None)
     assert list(Model.load(folder).predict([photo])) == before
 
 

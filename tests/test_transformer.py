@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from featcache import FeatureExtractor
 from featcache.bases.base import Base
 from featcache.errors import BaseNetworkError, DataError, RecipeError, WeightsError
-from featcache.extraction import extract
+from featcache.extraction.stage import extract
 from featcache.images.decode import decode_views
 from featcache.recipe import BaseSettings
 

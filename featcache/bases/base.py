@@ -13,16 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.processor import cores, has_bf16
 from featcache.bases.spec import BaseSpec, check_settings, question, resolved_precision
 from featcache.errors import BaseNetworkError, FeaturesError, ModelError, StoreError
+from featcache.processor import cores, has_bf16
 from featcache.recipe import BaseSettings
 
 _NETWORK_FILE = "openvino.zip"
 
 
 class Memory(Protocol):
-    """Where facts about bases are kept between runs; `featcache.store.shelf.Store` is one."""
+    """Where facts about bases are kept between runs; `featcache.store.base_store.Store` is one."""
 
     def recall(self, question: str) -> dict[str, Any] | None:
         """Return what is known under this key."""
@@ -94,7 +94,7 @@ class Base:
 
     @cached_property
     def _built(self) -> Any:
-        from featcache.bases.networks import build_network
+        from featcache.bases.sources import build_network
 
         check_settings(self.settings)
         return build_network(self.settings, *self._numbers())
@@ -197,7 +197,7 @@ class Base:
         return TensorFlowEngine(self._checked_network(), self.settings.batch_size)
 
     def keras_network(self) -> Any:
-        """Build the network and return it as a `featcache.bases.networks.Network`, without converting it.
+        """Build the network and return it as a `featcache.bases.sources.Network`, without converting it.
 
         Raises
         ------

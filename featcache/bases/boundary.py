@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featcache.bases.networks import Network
+from featcache.bases.sources import Network
 from featcache.errors import BaseNetworkError, did_you_mean
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 
 @dataclass(frozen=True)

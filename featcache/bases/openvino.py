@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.networks import Network
+from featcache.bases.sources import Network
 from featcache.bases.spec import BaseSpec
 from featcache.bases.tensorflow import filled_up
 from featcache.errors import BaseNetworkError
-from featcache.tensorflow_runtime import tensorflow
+from featcache.runtime import tensorflow
 
 # Two correct f32 implementations differ by a hundredth of this; a wrong conversion by far more.
 _TOLERANCE = 1e-3

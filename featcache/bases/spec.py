@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from featcache.bases.processor import has_bf16
 from featcache.errors import BaseNetworkError, WeightsError, did_you_mean
 from featcache.files import file_sha256
+from featcache.processor import has_bf16
 from featcache.recipe import BaseSettings
 from featcache.versions import DECODER, NETWORKS
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.networks import Network
-from featcache.tensorflow_runtime import tensorflow
+from featcache.bases.sources import Network
+from featcache.runtime import tensorflow
 
 
 class TensorFlowEngine:

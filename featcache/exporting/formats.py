@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.tensorflow_runtime import tensorflow, without_noise
+from featcache.runtime import tensorflow, without_noise
 
 LABELS_FILE = "labels.txt"
 QUANTIZE = ("none", "float16", "int8")

@@ -6,7 +6,7 @@ from typing import Any
 
 from featcache.heads.probabilities import probabilities_network
 from featcache.model import Model
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 
 def whole_network(model: Model) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ExportError
-from featcache.tensorflow_runtime import keras, tensorflow, without_noise
+from featcache.runtime import keras, tensorflow, without_noise
 
 Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """Pixels (n, height, width, 3) to probabilities (n, classes)."""

@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from featcache.errors import TrainingError
-from featcache.heads.dense import DenseHead
-from featcache.metrics.scoring import decides_by_pairs
+from featcache.evaluation.scoring import decides_by_pairs
+from featcache.heads.dense.head import DenseHead
 
 _LOG_BOUND = 10.0
 """Temperatures lie between exp(-10) and exp(10), as in scikit-learn."""

@@ -105,7 +105,7 @@ def _pipeline(classifier: Any, settings: HeadSettings) -> Any:
 
 
 def _dense_class() -> Any:
-    from featcache.heads.dense import DenseHead
+    from featcache.heads.dense.head import DenseHead
 
     return DenseHead
 

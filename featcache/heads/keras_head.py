@@ -20,9 +20,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from featcache.errors import RecipeError, TrainingError
-from featcache.heads.dense import BLOCK_ROWS
+from featcache.heads.dense.head import BLOCK_ROWS
 from featcache.heads.pooling import FLOATS, check_spatial, is_spatial
-from featcache.tensorflow_runtime import keras, tensorflow
+from featcache.runtime import keras, tensorflow
 
 # Keras's losses for classes; its functions have the same names in lower case.
 _ONE_UNIT = {"BinaryCrossentropy", "BinaryFocalCrossentropy"}

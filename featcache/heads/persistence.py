@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from featcache.errors import ModelError
 from featcache.files import write_bytes_whole
-from featcache.heads.dense import DenseHead
+from featcache.heads.dense.head import DenseHead
 from featcache.heads.keras_head import KerasHead, output_units
 from featcache.heads.linear import linear_form, save_linear
-from featcache.tensorflow_runtime import keras, tensorflow
+from featcache.runtime import keras, tensorflow
 
 MEMBER = "featcache.json"
 FORMAT = 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from featcache.errors import ModelError
 from featcache.heads.linear import LinearHead, linear_form
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 _POOLING = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from featcache.bases.spec import short_name
-from featcache.extraction import keys_of, plan_extraction
+from featcache.extraction.stage import keys_of, plan_extraction
 from featcache.images.rows import SPLITS, ImageTable
-from featcache.model import HEADS_FILE, MODEL_FILE, find_model, read_facts
+from featcache.model import find_model, read_facts
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
+from featcache.run.layout import HEADS_FILE, MODEL_FILE
 from featcache.store.feature_file import Features
 from featcache.store.plan import human_bytes
 

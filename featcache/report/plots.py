@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from featcache.finetuning import Finetuning
-    from featcache.heads.tuning import Tuning
+    from featcache.finetuning.loop import Tuning
+    from featcache.finetuning.stage import Finetuning
     from featcache.recipe import Recipe
-    from featcache.train import Training
+    from featcache.training import Training
 
 CURVES_FILE = "curves.png"
 START = "start of fine-tuning"

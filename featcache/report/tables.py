@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from featcache.extraction import Extraction, Profile
+    from featcache.extraction.stage import Extraction, Profile
     from featcache.model import Prediction
-    from featcache.train import HeadResult, Training
+    from featcache.training import HeadResult, Training
 
 
 def heads_table(training: Training) -> Table:
@@ -69,7 +69,7 @@ def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:
     Parameters
     ----------
     scores : dict
-        As `featcache.metrics.full_scores` gives them.
+        As `featcache.evaluation.full_scores` gives them.
     classes : sequence of k names
         In the order of the scores' classes.
 
@@ -99,7 +99,7 @@ def classes_table(scores: dict[str, Any], classes: Sequence[str] | None = None) 
     Parameters
     ----------
     scores : dict
-        As `featcache.metrics.full_scores` gives them.
+        As `featcache.evaluation.full_scores` gives them.
     classes : sequence of k names, optional
         In the order of the scores' classes; default: the labels in the scores.
 

@@ -20,13 +20,13 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from featcache.errors import FeatcacheError, TrainingError
+from featcache.evaluation import scores as scores_of
+from featcache.evaluation.scoring import answers
+from featcache.heads.dense.training import tensorflow_loaded
 from featcache.heads.estimators import build_head
-from featcache.heads.training import tensorflow_loaded
-from featcache.metrics import scores as scores_of
-from featcache.metrics.scoring import answers
 from featcache.recipe import HeadSettings
 from featcache.search.trial import Asked, Outcome, pack
-from featcache.train import UNFIT, with_class_numbers
+from featcache.training import UNFIT, with_class_numbers
 
 _FAILURES = (FeatcacheError, *UNFIT, MemoryError)
 
@@ -178,7 +178,7 @@ def _head_or_error(job: Job, settings: HeadSettings) -> Any:
 
 
 def _fit_together(job: Job, heads: Sequence[Any], halving: Halving) -> Sequence[Exception | None]:
-    from featcache.heads.stack import fit_together
+    from featcache.heads.dense.stack import fit_together
 
     try:
         return fit_together(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featcache.metrics import mcnemar_exact
+from featcache.evaluation import mcnemar_exact
 from featcache.search.trial import Outcome, unpack
 
 SIGNIFICANCE = 0.05

@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from featcache.errors import RecipeError, TrainingError
-from featcache.extraction import Extraction, extract
+from featcache.extraction.stage import Extraction, extract
 from featcache.files import write_bytes_whole
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
@@ -22,7 +22,7 @@ from featcache.search.leaderboard import Finished, Leaderboard, make_leaderboard
 from featcache.search.space import KIND, SearchSpace
 from featcache.search.study import JOURNAL, RESULT, Question, Study, trials_in_total
 from featcache.search.trial import Outcome
-from featcache.train import HeadResult, fingerprint_of, train_heads
+from featcache.training import HeadResult, fingerprint_of, train_heads
 
 FOLDER = "sweep"
 WINNER = "sweep-best"
@@ -100,7 +100,7 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     StoreError
         The journal cannot be written, or is damaged.
     FeatcacheError
-        All that `featcache.extraction.extract` raises.
+        All that `featcache.extraction.stage.extract` raises.
     """
     if recipe.data.folds is not None:
         raise RecipeError(

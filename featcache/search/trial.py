@@ -29,7 +29,7 @@ class Outcome:
     value : float or None
         Score by the search's metric; None when the trial failed.
     scores : dict
-        All scores on validation, as `featcache.metrics.scores` gives them.
+        All scores on validation, as `featcache.evaluation.scores` gives them.
     fit_seconds : float
         Of heads that were trained together, each one's even share.
     size : int

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from featcache.errors import FormatError, ShardError, StoreError
 from featcache.files import explain_os_error, remove_left_behind, write_bytes_whole, written_whole
 from featcache.store import shards
+from featcache.store.base_store import BaseStore, gather
 from featcache.store.format import (
     AUGMENT,
     DIGEST,
@@ -39,7 +40,6 @@ from featcache.store.format import (
     check_format,
 )
 from featcache.store.plan import Key, Location
-from featcache.store.shelf import Shelf, gather
 
 _STRING = h5py.string_dtype()
 _BLOCK_BYTES = 32 << 20
@@ -99,7 +99,7 @@ def write_feature_file(
     path: Path,
     splits: Mapping[str, SplitRows],
     locations: Mapping[Key, Location],
-    shelf: Shelf,
+    base_store: BaseStore,
     contents: Contents,
 ) -> None:
     """Write ``features.h5`` with virtual features.
@@ -110,8 +110,8 @@ def write_feature_file(
     splits : mapping of split name to SplitRows
         Splits without rows are left out.
     locations : mapping of Key to Location
-        Where each key's row is on `shelf`.
-    shelf : Shelf
+        Where each key's row is on `base_store`.
+    base_store : BaseStore
     contents : Contents
 
     Raises
@@ -122,13 +122,13 @@ def write_feature_file(
     names = sorted({locations[key].shard for split in splits.values() for key in split.store_keys()})
     with h5py.File("features", "w", driver="core", backing_store=False) as file:
         _write_contents(file, contents)
-        file.attrs["store"] = str(shelf.shard_folder.resolve())
+        file.attrs["store"] = str(base_store.shard_folder.resolve())
         file.create_dataset(SHARDS, data=names, dtype=_STRING)
         for split, rows in splits.items():
             if rows.digests:
                 group = file.create_group(split)
                 _write_rows(group, rows)
-                _write_places(group, rows, locations, _Sources(shelf, names))
+                _write_places(group, rows, locations, _Sources(base_store, names))
         file.flush()
         data = bytes(file.id.get_file_image())
     remove_left_behind(path.parent)
@@ -160,16 +160,16 @@ def _write_rows(group: Any, rows: SplitRows) -> None:
 class _Sources:
     """The shards that a feature file points to."""
 
-    def __init__(self, shelf: Shelf, names: Sequence[str]) -> None:
+    def __init__(self, base_store: BaseStore, names: Sequence[str]) -> None:
         self.index = {name: number for number, name in enumerate(names)}
-        self.shape, self.dtype = tuple(shelf.base["feature_shape"]), np.dtype(shelf.base["dtype"])
-        self._shelf, self._names = shelf, names
+        self.shape, self.dtype = tuple(base_store.base["feature_shape"]), np.dtype(base_store.base["dtype"])
+        self._base_store, self._names = base_store, names
         self._heights: dict[int, int] = {}
 
     def __getitem__(self, shard: int) -> Any:
-        path = self._shelf.shard_folder.resolve() / self._names[shard]
+        path = self._base_store.shard_folder.resolve() / self._names[shard]
         if shard not in self._heights:
-            self._heights[shard] = len(shards.read_keys(path, self._shelf.base).view)
+            self._heights[shard] = len(shards.read_keys(path, self._base_store.base).view)
         return h5py.VirtualSource(str(path), FEATURES, (self._heights[shard], *self.shape), self.dtype)
 
 
@@ -269,13 +269,13 @@ class Features:
     def _check_shards(self) -> None:
         if self._shards is not None:
             try:
-                self._shelf.check(self._shards)
+                self._base_store.check(self._shards)
             except ShardError as error:
                 raise ShardError(f"{error}; {self.path} needs it. {_AGAIN.capitalize()}") from None
 
     @property
-    def _shelf(self) -> Shelf:
-        return Shelf(Path(self._file.attrs["store"]).parent, self.base)
+    def _base_store(self) -> BaseStore:
+        return BaseStore(Path(self._file.attrs["store"]).parent, self.base)
 
     @property
     def splits(self) -> list[str]:
@@ -297,7 +297,7 @@ class Features:
         if split not in self._splits:
             raise KeyError(f"no split {split!r} in {self.path}; it has {', '.join(self.splits)}")
         names = self._shards
-        paths = None if names is None else [self._shelf.shard_folder / name for name in names]
+        paths = None if names is None else [self._base_store.shard_folder / name for name in names]
         return Split(self._file[split], self.path, paths)
 
     def close(self) -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from featcache.bases.boundary import divide
-from featcache.bases.networks import build_network
+from featcache.bases.sources import build_network
 from featcache.errors import BaseNetworkError
 from featcache.recipe import BaseSettings
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 
 @pytest.fixture(scope="module")

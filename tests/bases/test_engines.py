@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from featcache.bases.base import Base, stored
-from featcache.bases.networks import build_network
 from featcache.bases.openvino import OpenVINOEngine, convert
+from featcache.bases.sources import build_network
 from featcache.bases.spec import check_settings, resolved_precision
 from featcache.bases.tensorflow import TensorFlowEngine
 from featcache.errors import BaseNetworkError, FeaturesError
 from featcache.recipe import BaseSettings
-from featcache.store.shelf import Store
+from featcache.store.base_store import Store
 
 SMALL = [("MobileNetV2", 64), ("VGG16", 48), ("MobileNetV3Small", 64)]
 MANY = [
@@ -138,7 +138,7 @@ def builds(built, monkeypatch):
         done.append(settings)
         return network.with_precision(precision, dtype)
 
-    monkeypatch.setattr("featcache.bases.networks.build_network", build)
+    monkeypatch.setattr("featcache.bases.sources.build_network", build)
     monkeypatch.setattr("featcache.bases.openvino.convert", lambda network: data)
     return done
 
@@ -176,7 +176,7 @@ def test_a_second_process_runs_without_tensorflow(tmp_path, builds):
     np.save(tmp_path / "x.npy", X)
     code = (
         "import sys, numpy as np; from pathlib import Path; from featcache.bases.base import Base; "
-        "from featcache.recipe import BaseSettings; from featcache.store.shelf import Store; "
+        "from featcache.recipe import BaseSettings; from featcache.store.base_store import Store; "
         f"folder = Path(sys.argv[1]); base = Base(BaseSettings(**{TINY!r}), Store(folder)); "
         "np.save(folder / 'features.npy', base.features(np.load(folder / 'x.npy'))); "
         "sys.exit(bool({'tensorflow', 'keras', 'keras_hub'} & set(sys.modules)))"
@@ -384,7 +384,7 @@ def test_the_first_inferences_of_a_process_may_come_from_two_threads_at_once(tmp
         "import sys, numpy as np; from pathlib import Path\n"
         "from concurrent.futures import ThreadPoolExecutor as Pool\n"
         "from featcache.bases.base import Base; from featcache.recipe import BaseSettings\n"
-        "from featcache.store.shelf import Store\n"
+        "from featcache.store.base_store import Store\n"
         f"base = Base(BaseSettings(**{TINY!r}), Store(Path(sys.argv[1]))); base.prepare()\n"
         "x = np.zeros((4, 32, 32, 3), np.uint8)\n"
         "with Pool(2) as pool: print(sum(len(f) for f in pool.map(base.features, [x] * 8)))"

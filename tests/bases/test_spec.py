@@ -68,7 +68,7 @@ def test_the_batch_size_is_no_part_of_the_question_and_a_file_counts_by_its_byte
 
 
 def test_the_catalogue_is_keras_own():
-    from featcache.tensorflow_runtime import keras
+    from featcache.runtime import keras
 
     applications = keras().applications
     assert {name for name in dir(applications) if name[0].isupper()} == set(APPLICATIONS)

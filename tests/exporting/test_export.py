@@ -24,8 +24,8 @@ from featcache.exporting.runtimes import RUNTIMES
 from featcache.model import Model
 from featcache.recipe import Recipe
 from featcache.report.exports import export_table
-from featcache.tensorflow_runtime import keras
-from featcache.train import train_heads
+from featcache.runtime import keras
+from featcache.training import train_heads
 
 FORMATS = tuple(RUNTIMES)
 EXAMPLES = {

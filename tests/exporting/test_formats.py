@@ -5,7 +5,7 @@ import pytest
 
 from featcache.exporting.formats import WRITERS, Order
 from featcache.exporting.runtimes import RUNTIMES
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 
 @pytest.mark.parametrize("mode", ["torch", "caffe", "tf"])

@@ -11,11 +11,11 @@ from sklearn.metrics import log_loss
 from sklearn.svm import SVC
 
 from featcache.errors import TrainingError
+from featcache.evaluation import score_head
 from featcache.heads.calibration import calibrated
-from featcache.heads.dense import DenseHead
+from featcache.heads.dense.head import DenseHead
 from featcache.heads.estimators import build_head
 from featcache.heads.persistence import load_head, save_head
-from featcache.metrics import score_head
 from featcache.recipe import HeadSettings
 
 N = 240

@@ -9,7 +9,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import cross_val_score
 
 from featcache.errors import RecipeError
-from featcache.heads.dense import DenseHead
+from featcache.heads.dense.head import DenseHead
 from featcache.heads.estimators import WANTS_SCALE, _known_types, build_head
 from featcache.recipe import DEFAULT_HEADS, HeadSettings
 

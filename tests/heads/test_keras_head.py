@@ -17,7 +17,7 @@ import featcache as fc
 from featcache.errors import RecipeError, TrainingError
 from featcache.heads import keras_head
 from featcache.heads.keras_head import KerasHead
-from featcache.tensorflow_runtime import keras, tensorflow
+from featcache.runtime import keras, tensorflow
 
 NAMES = np.array(["cat", "dog", "eel"])
 FAST = {"epochs": 5, "batch_size": 30, "random_state": 0}

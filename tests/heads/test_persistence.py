@@ -16,12 +16,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from featcache.errors import FeatcacheError, ModelError, RecipeError
-from featcache.heads.dense import DenseHead
+from featcache.heads.dense.head import DenseHead
 from featcache.heads.estimators import _known_types, build_head
 from featcache.heads.keras_head import KerasHead
 from featcache.heads.persistence import MEMBER, load_head, save_head
 from featcache.recipe import HeadSettings
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 Y = np.array(["cat", "dog", "eel"])[np.arange(60) % 3]
 X = np.random.default_rng(0).normal(size=(60, 2, 3, 4)).astype(np.float32)

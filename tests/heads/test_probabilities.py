@@ -6,12 +6,12 @@ from sklearn.linear_model import SGDClassifier
 
 from featcache.errors import ModelError
 from featcache.heads.calibration import calibrated
-from featcache.heads.dense import DenseHead
+from featcache.heads.dense.head import DenseHead
 from featcache.heads.estimators import build_head
 from featcache.heads.keras_head import KerasHead
 from featcache.heads.probabilities import check_expressible, probabilities_network
 from featcache.recipe import HeadSettings
-from featcache.tensorflow_runtime import keras
+from featcache.runtime import keras
 
 ROWS = 60
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import run_cli
 
 from featcache.cli import main
-from featcache.extraction import extract
+from featcache.extraction.stage import extract
 from featcache.model import Model
 from featcache.recipe import Recipe
 

@@ -7,9 +7,9 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from featcache.errors import DataError, StoreError
-from featcache.heads.dense import DenseHead
+from featcache.finetuning.loop import Tuning
+from featcache.heads.dense.head import DenseHead
 from featcache.heads.keras_head import KerasHead
-from featcache.heads.tuning import Tuning
 from featcache.report.plots import check_name, learning_curves, write_figure
 
 BEFORE = {"loss": 0.8, "accuracy": 0.4}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from featcache.metrics import full_scores
+from featcache.evaluation import full_scores
 from featcache.report.tables import classes_table, confusion_table
 
 

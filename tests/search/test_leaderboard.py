@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from featcache.metrics import mcnemar_exact
-from featcache.report.leaderboard import foot, leaderboard_table
+from featcache.evaluation import mcnemar_exact
+from featcache.report.sweep import foot, leaderboard_table
 from featcache.search.leaderboard import Finished, make_leaderboard
 from featcache.search.trial import Outcome, pack, unpack
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from featcache.cli import main
 from featcache.errors import RecipeError, TrainingError
-from featcache.extraction import extract
+from featcache.extraction.stage import extract
 from featcache.model import Model
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
 from featcache.search.sweep import run_sweep
-from featcache.train import train_heads
+from featcache.training import train_heads
 
 SPACE = {
     "log": {"type": "LogisticRegression", "C": {"low": 1e-6, "high": 10.0, "log": True}},

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import FormatError, ShardError
+from featcache.store.base_store import Store
 from featcache.store.feature_file import Contents, Features, SplitRows, pack, write_feature_file
 from featcache.store.plan import Key
-from featcache.store.shelf import Store
 
 BASE = {"feature_shape": [2, 2, 3], "dtype": "float32", "name": "tiny"}
 
@@ -28,8 +28,8 @@ def features_of(numbers):
 
 def write(folder, train=(1, 2, 3, 4, 5), validation=(6, 7)):
     """Write shards of two rows each and a feature file over them."""
-    shelf = Store(folder / "cache").shelf("tiny-1", BASE)
-    writer = shelf.writer(2, 1e9)
+    base_store = Store(folder / "cache").base_store("tiny-1", BASE)
+    writer = base_store.writer(2, 1e9)
     for n in range(1, 9):
         writer.add([key(n)], features_of([n]))
     writer.publish()
@@ -42,8 +42,8 @@ def write(folder, train=(1, 2, 3, 4, 5), validation=(6, 7)):
     }
     contents = Contents(("even", "odd"), BASE, {"seed": 0}, [("p/bad.jpg", "empty file")])
     path = folder / "run" / "features.h5"
-    write_feature_file(path, splits, writer.locations, shelf, contents)
-    return path, shelf
+    write_feature_file(path, splits, writer.locations, base_store, contents)
+    return path, base_store
 
 
 @given(order=st.lists(st.integers(1, 8), min_size=1, max_size=12))
@@ -81,9 +81,9 @@ def test_it_says_what_was_skipped(tmp_path):
             features["test"]
 
 
-def victim_of(path, shelf):
+def victim_of(path, base_store):
     with h5py.File(path) as file:
-        return shelf.shard_folder / file["shards"].asstr()[0]
+        return base_store.shard_folder / file["shards"].asstr()[0]
 
 
 def flip(path):
@@ -101,8 +101,8 @@ def flip(path):
     ],
 )
 def test_opening_names_the_shard_that_is_not_whole_and_what_to_do(tmp_path, harm, word):
-    path, shelf = write(tmp_path)
-    victim = victim_of(path, shelf)
+    path, base_store = write(tmp_path)
+    victim = victim_of(path, base_store)
     harm(victim)
     with pytest.raises(ShardError, match=word) as caught:
         Features(path)
@@ -111,20 +111,20 @@ def test_opening_names_the_shard_that_is_not_whole_and_what_to_do(tmp_path, harm
 
 
 def test_a_shard_that_is_gone_reads_as_nan_elsewhere_never_as_a_number(tmp_path):
-    path, shelf = write(tmp_path)
-    victim_of(path, shelf).unlink()
+    path, base_store = write(tmp_path)
+    victim_of(path, base_store).unlink()
     with h5py.File(path) as file:
         everything = [file[split]["features"][:] for split in ("train", "validation")]
         assert any(np.isnan(features).any() for features in everything)
 
 
 def test_a_packed_file_stands_alone(tmp_path):
-    path, shelf = write(tmp_path)
+    path, base_store = write(tmp_path)
     packed = tmp_path / "one.h5"
     with Features(path) as features:
         pack(features, packed)
         X, y = features["validation"].load()
-    for shard in shelf.shard_folder.iterdir():
+    for shard in base_store.shard_folder.iterdir():
         shard.unlink()
     with Features(packed) as features:
         assert features.packed
@@ -176,8 +176,8 @@ def number(photo, place):
 
 def write_views(folder, order=(3, 1, 2, 5), first=(), rows_per_shard=5):
     """Write the plain photos `first` alone, then all views of all photos one photo after another."""
-    shelf = Store(folder / "cache").shelf("tiny-1", BASE)
-    writer = shelf.writer(rows_per_shard, 1e9)
+    base_store = Store(folder / "cache").base_store("tiny-1", BASE)
+    writer = base_store.writer(rows_per_shard, 1e9)
     for photo in first:
         writer.add([key(photo)], features_of([number(photo, 0)]))
     writer.publish()
@@ -194,7 +194,7 @@ def write_views(folder, order=(3, 1, 2, 5), first=(), rows_per_shard=5):
     }
     path = folder / "features.h5"
     write_feature_file(
-        path, splits, writer.locations, shelf, Contents(("even", "odd"), BASE, {"seed": 0}, [])
+        path, splits, writer.locations, base_store, Contents(("even", "odd"), BASE, {"seed": 0}, [])
     )
     return path
 

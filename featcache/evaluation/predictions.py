@@ -1,0 +1,136 @@
+"""A classifier's answers beside the truth, checked once for all metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels as positions in `classes`, with what the classifier said of each row.
+
+    Attributes
+    ----------
+    true, predicted : int arrays of shape (n,)
+    classes : array of shape (k,)
+        Sorted labels.
+    probabilities : array of shape (n, k), or None
+    decision : array of shape (n,) or (n, k), or None
+    """
+
+    true: NDArray[np.intp]
+    predicted: NDArray[np.intp]
+    classes: NDArray[Any]
+    probabilities: NDArray[Any] | None
+    decision: NDArray[Any] | None
+
+    @classmethod
+    def of(
+        cls,
+        y_true: Any,
+        probabilities: Any,
+        predicted: Any,
+        classes: Sequence[Any] | NDArray[Any],
+        decision: Any = None,
+    ) -> Self:
+        """Return the predictions, the arguments being those of `featcache.evaluation.scores`.
+
+        Raises
+        ------
+        ValueError
+            There are no rows, shapes do not go together, or a label is none of `classes`.
+        """
+        y_true, predicted, classes = np.asarray(y_true), np.asarray(predicted), np.asarray(classes)
+        if not len(y_true):
+            raise ValueError("there are no rows to score")
+        if y_true.shape != predicted.shape:
+            raise ValueError(
+                f"{y_true.shape} labels and {predicted.shape} predictions: the shapes must be the same"
+            )
+        return cls(
+            positions(y_true, classes),
+            positions(predicted, classes),
+            classes,
+            None if probabilities is None else checked_probabilities(probabilities, len(y_true), classes),
+            None if decision is None else np.asarray(decision),
+        )
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+    def rankings(self) -> list[tuple[int, NDArray[Any]]]:
+        """Return what ROC AUC is taken of: a class and the values that rank the rows by it.
+
+        Returns
+        -------
+        list of (position of the class, array of shape (n,))
+            Two classes: the second one; more: every class against the rest. Empty where a class has no
+            rows or nothing ranks.
+        """
+        ranks = self.probabilities if self.probabilities is not None else self.decision
+        k = len(self.classes)
+        if ranks is None or len(np.unique(self.true)) < max(2, k):
+            return []
+        if k == 2:
+            return [(1, ranks if ranks.ndim == 1 else ranks[:, 1])]
+        if ranks.shape != (len(self), k):
+            return []
+        return list(enumerate(ranks.T))
+
+    def losses(self) -> NDArray[np.float64]:
+        """Return the log loss of every row, (n,); probabilities of 0 count as the least step from 1 to above.
+
+        Raises
+        ------
+        ValueError
+            There are no probabilities.
+        """
+        if self.probabilities is None:
+            raise ValueError("there are no probabilities to take the log loss of")
+        # scikit-learn's log_loss clips alike, but warns of float32 probabilities that stand in float64
+        eps = np.finfo(np.result_type(self.probabilities, np.float16)).eps
+        own = np.clip(self.probabilities[np.arange(len(self)), self.true], eps, 1 - eps)
+        losses: NDArray[np.float64] = -np.log(own.astype(np.float64))
+        return losses
+
+
+def positions(labels: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Return where in the sorted `classes` each label stands, (n,).
+
+    Raises
+    ------
+    ValueError
+        A label is none of `classes`.
+    """
+    labels = np.asarray(labels)
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(f"labels {unknown.tolist()[:5]} are none of the classes {classes.tolist()}")
+    found: NDArray[np.intp] = np.searchsorted(classes, labels)
+    return found
+
+
+def checked_probabilities(probabilities: Any, n: int, classes: NDArray[Any]) -> NDArray[Any]:
+    """Return the probabilities as an array of shape (n, k).
+
+    Raises
+    ------
+    ValueError
+        They have another shape, or are not in [0, 1].
+    """
+    found = np.asarray(probabilities)
+    if found.shape != (n, len(classes)):
+        raise ValueError(
+            f"probabilities have the shape {found.shape}; {n} rows of {len(classes)} classes "
+            f"need {(n, len(classes))}"
+        )
+    if not ((found >= 0) & (found <= 1)).all():
+        raise ValueError(
+            f"probabilities must lie between 0 and 1; these reach from {found.min()} to {found.max()}"
+        )
+    return found

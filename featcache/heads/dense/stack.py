@@ -1,0 +1,378 @@
+"""Trains dense heads together: those that can share batches and products are one stack."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, compute_class_weight
+
+from featcache.errors import TrainingError
+from featcache.heads.dense.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_source, views_of
+from featcache.heads.dense.training import Losers, Measures, Trained, glorot_uniform, train
+from featcache.heads.vectors import vectors_of
+
+if TYPE_CHECKING:
+    from featcache.heads.dense.head import DenseHead
+
+MAX_MEMORY = 1 << 30
+"""Bytes that features on disk may take in memory at once, unless the caller says otherwise."""
+
+
+def fit_together(
+    heads: Sequence[DenseHead],
+    X: Any,
+    y: Any = None,
+    validation_data: Any = None,
+    *,
+    views: int = 1,
+    losers: Losers | None = None,
+    max_memory: int = MAX_MEMORY,
+) -> list[TrainingError | None]:
+    """Fit dense heads in place, many at a time.
+
+    Heads of the same units, activation, pooling, pca, optimizer, momentum, epochs, batch size and integer
+    `random_state` see the same batches and are one stack; learning rate, dropout, l2, label smoothing,
+    class weights and early stopping are each head's own. A head comes out as if it was trained alone.
+
+    Parameters
+    ----------
+    heads : sequence of DenseHead
+    X, y, validation_data, views
+        As `DenseHead.fit` takes them.
+    losers : callable, optional
+        Called as ``losers(epoch, measures)`` after every epoch of a stack: the epoch's number, from 1, and
+        by place in `heads` the measures (``loss``, ``accuracy``, with validation data ``val_loss`` and
+        ``val_accuracy``) of the heads still in training. The places it returns are stopped: those
+        heads keep the weights and the history they have.
+    max_memory : int
+        Bytes that `X` may take in memory, where it is a split of a feature file.
+
+    Returns
+    -------
+    list of TrainingError or None
+        For every head None, or why it could not be trained.
+
+    Raises
+    ------
+    ValueError
+        A parameter is impossible, `X` holds NaN or infinity, or `y` has only one class.
+    """
+    for head in heads:
+        head._validate_params()
+    data = _Data.checked(heads[0], X, y, validation_data, views=views, max_memory=max_memory)
+    return _fit([_Member(head) for head in heads], data, losers)
+
+
+def fit_folds(
+    heads: Sequence[DenseHead], X: Any, y: Any, folds: NDArray[np.integer[Any]], views: int = 1
+) -> list[list[DenseHead | TrainingError]]:
+    """Fit each head once per fold, on the rows outside of it; all of them are members of stacks.
+
+    Parameters
+    ----------
+    heads : sequence of DenseHead
+        They stay as they are: clones are fitted.
+    X : array of shape (n, h, w, c) or (n, c)
+    y : array of shape (n,)
+    folds : array of shape (n,)
+        Number of each row's fold, from 0; one for all views of a photo.
+    views : int
+        As `DenseHead.fit` takes it; heads are measured on the first view, the plain photo.
+
+    Returns
+    -------
+    list of lists
+        For every head its clones by fold, each measured on its fold after every epoch; in a
+        clone's place why it could not be trained.
+    """
+    count = int(folds.max()) + 1
+    members = [_Member(clone(head), fold) for head in heads for fold in range(count)]
+    for member in members:
+        member.head._validate_params()
+    errors = _fit(members, _Data.checked(members[0].head, X, y, folds=folds, views=views))
+    fitted = [error or member.head for member, error in zip(members, errors, strict=True)]
+    return [fitted[start : start + count] for start in range(0, len(fitted), count)]
+
+
+class _Member(NamedTuple):
+    """A head of a stack, and the fold that it does not train on."""
+
+    head: DenseHead
+    held_out: int = NO_FOLD
+
+
+def _fit(members: Sequence[_Member], data: _Data, losers: Losers | None = None) -> list[TrainingError | None]:
+    errors: list[TrainingError | None] = [None] * len(members)
+    stacks: dict[Any, list[int]] = defaultdict(list)
+    for place, (head, _) in enumerate(members):
+        stacks[_stack_of(head, data)].append(place)
+    for places in stacks.values():
+        results = _fit_stack([members[place] for place in places], data, _renumbered(losers, places))
+        for place, result in zip(places, results, strict=True):
+            if isinstance(result, TrainingError):
+                errors[place] = result
+    return errors
+
+
+def _stack_of(head: DenseHead, data: _Data) -> tuple[Any, ...]:
+    """Return what heads of one stack have in common, as something that can be compared."""
+    state = head.random_state
+    seed = ("seed", int(state)) if isinstance(state, int | np.integer) else ("alone", id(head))
+    held_out = head.validation_fraction if data.holds_out_for(head) else None
+    return (
+        head._hidden,
+        head.activation,
+        head.pooling,
+        head.pca,
+        head.optimizer,
+        head.momentum,
+        head.epochs,
+        head.batch_size,
+        seed,
+        held_out,
+    )
+
+
+def _renumbered(losers: Losers | None, places: Sequence[int]) -> Losers | None:
+    """Let `losers` speak of places in the whole sequence, and the training of places in the stack."""
+    if losers is None:
+        return None
+    numbers = {place: number for number, place in enumerate(places)}
+
+    def renumbered(epoch: int, measures: Mapping[int, Measures]) -> Collection[int]:
+        found = losers(epoch, {places[number]: measured for number, measured in measures.items()})
+        return [numbers[place] for place in found]
+
+    return renumbered
+
+
+def _fit_stack(
+    members: Sequence[_Member], data: _Data, losers: Losers | None
+) -> Sequence[Trained | TrainingError]:
+    first = members[0].head
+    random = check_random_state(first.random_state)
+    if data.holds_out_for(first):
+        data = data.with_held_out(first.validation_fraction, random)
+    try:
+        feeds = data.feeds(first.pooling, first.pca)
+    except TrainingError as error:
+        return [error] * len(members)
+    rng = np.random.default_rng(random.randint(np.iinfo(np.int32).max))
+    start = glorot_uniform(rng, [feeds.train.width, *first._hidden, data.outputs])
+    plans = [head._plan(data.outputs == 1, data.class_weights(head, fold), fold) for head, fold in members]
+    results = train(start, feeds.train, feeds.validation, plans, rng, losers)
+    for (head, _), result in zip(members, results, strict=True):
+        if isinstance(result, Trained):
+            head._keep(_on_features(result, feeds.projection), {**data.facts, "classes_": data.classes})
+    return results
+
+
+class _Projection(NamedTuple):
+    """Main components of features: mean (d,) and components (p, d), float32."""
+
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+
+    def __call__(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
+        """Project vectors (n, d) on the components, (n, p)."""
+        centred: NDArray[np.float32] = vectors.astype(np.float32, copy=False) - self.mean
+        return centred @ self.components.T
+
+
+def _on_features(trained: Trained, projection: _Projection | None) -> Trained:
+    """Let the first layer take features where it was trained on their projection: both are linear."""
+    if projection is not None:
+        kernel = projection.components.T @ trained.weights[0]
+        trained.weights[1] = trained.weights[1] - projection.mean @ kernel
+        trained.weights[0] = kernel
+    return trained
+
+
+class _Feeds(NamedTuple):
+    """What a head trains on, is measured on, and what features went through to get there."""
+
+    train: Feed
+    validation: Feed | None
+    projection: _Projection | None = None
+
+
+@dataclass
+class _Data:
+    """Training data, pooled and projected once for all heads that ask for the same.
+
+    Attributes
+    ----------
+    features : array or Source
+    labels : array of shape (n,)
+        Positions in `classes`.
+    folds : array of shape (n,) or None
+    validation : (array or Source, array) or None
+        Features and positions of the class.
+    classes : array of shape (k,)
+    facts : dict
+        What heads learn of the features: scikit-learn's attributes and ``features_shape_``.
+    views : int
+        Of each photo: rows that follow each other in an array, or that a source has.
+    max_memory : int
+    """
+
+    features: Any
+    labels: NDArray[np.int32]
+    folds: NDArray[Any] | None
+    validation: tuple[Any, NDArray[np.int32]] | None
+    classes: NDArray[Any]
+    facts: dict[str, Any]
+    views: int
+    max_memory: int
+    _feeds: dict[tuple[str, int | None], _Feeds] = field(default_factory=dict)
+
+    @classmethod
+    def checked(
+        cls,
+        head: DenseHead,
+        X: Any,
+        y: Any,
+        validation_data: Any = None,
+        *,
+        folds: NDArray[Any] | None = None,
+        views: int = 1,
+        max_memory: int = MAX_MEMORY,
+    ) -> _Data:
+        """Check the data as `DenseHead.fit` takes them; errors name `head`."""
+        features, y = head._take(X, y)
+        views = views_of(features) if is_source(features) else _checked_views(views, y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            (only,) = classes.tolist()
+            raise ValueError(f"a classifier needs at least 2 classes; y has one class, {only!r}")
+        facts = {name: vars(head)[name] for name in _FACTS if name in vars(head)}
+        validation = None if validation_data is None else _checked_validation(head, validation_data, classes)
+        return cls(features, labels.astype(np.int32), folds, validation, classes, facts, views, max_memory)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a head: 1 for two classes, else one for each."""
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+    def class_weights(self, head: DenseHead, held_out: int) -> tuple[float, ...] | None:
+        """Return the weights by class that `head` asks for."""
+        if head.class_weight is None:
+            return None
+        labels = self.labels if self.folds is None else self.labels[self.folds != held_out]
+        weights = compute_class_weight(head.class_weight, classes=self.classes, y=self.classes[labels])
+        return tuple(weights.tolist())
+
+    def holds_out_for(self, head: DenseHead) -> bool:
+        """Say whether `head` wants validation rows and there are none."""
+        return bool(head.early_stopping) and self.validation is None and self.folds is None
+
+    def with_held_out(self, share: float, random: np.random.RandomState) -> _Data:
+        """Return the data with a share of the photos, drawn per class, for validation."""
+        if is_source(self.features):
+            raise ValueError("early_stopping on a split of a feature file needs validation_data")
+        plain = np.arange(0, len(self.labels), self.views)
+        photos, held_out = train_test_split(
+            plain, test_size=share, stratify=self.labels[plain], random_state=random
+        )
+        rows = (photos[:, None] + np.arange(self.views)).ravel()
+        return replace(
+            self,
+            features=self.features[rows],
+            labels=self.labels[rows],
+            validation=(self.features[held_out], self.labels[held_out]),
+            _feeds={},
+        )
+
+    def feeds(self, pooling: str, pca: int | None) -> _Feeds:
+        """Return what heads train and are measured on."""
+        if (pooling, pca) not in self._feeds:
+            make = self._streamed if is_source(self.features) else self._in_memory
+            self._feeds[pooling, pca] = make(pooling, pca)
+        return self._feeds[pooling, pca]
+
+    def _in_memory(self, pooling: str, pca: int | None) -> _Feeds:
+        vectors = vectors_of(self.features, pooling)
+        projection = None if pca is None else _main_components(vectors, pca)
+        feed = InMemory(Rows.of(_projected(vectors, projection), self.labels, self.folds), self.views)
+        return _Feeds(feed, self._validation_feed(pooling, projection), projection)
+
+    def _streamed(self, pooling: str, pca: int | None) -> _Feeds:
+        if pca is not None:
+            raise TrainingError("pca needs the features in memory; load the split, or leave pca out")
+        feed = Streamed(self.features, self.labels, pooling, self.max_memory)
+        return _Feeds(feed, self._validation_feed(pooling, None))
+
+    def _validation_feed(self, pooling: str, projection: _Projection | None) -> Feed | None:
+        if self.validation is None:
+            return None
+        features, labels = self.validation
+        if is_source(features):
+            return Streamed(features, labels, pooling, self.max_memory)
+        return InMemory(Rows.of(_projected(vectors_of(features, pooling), projection), labels))
+
+
+def _checked_views(views: int, y: NDArray[Any]) -> int:
+    """Return `views` if the rows can be photos in so many views.
+
+    Raises
+    ------
+    ValueError
+        They cannot.
+    """
+    if views < 1 or len(y) % views:
+        raise ValueError(
+            f"views = {views}, but X has {len(y)} rows; it must have `views` rows for each photo"
+        )
+    if (y.reshape(-1, views) != y[::views, None]).any():
+        raise ValueError(
+            f"views = {views}, but y differs among the views of a photo; they must stand together"
+        )
+    return views
+
+
+_FACTS = ("features_shape_", "n_features_in_", "feature_names_in_")
+
+
+def _checked_validation(
+    head: DenseHead, validation_data: Any, classes: NDArray[Any]
+) -> tuple[Any, NDArray[np.int32]]:
+    X, y = (validation_data, None) if is_source(validation_data) else validation_data
+    X = head._check(X)
+    y = np.asarray(X.labels if y is None else y)
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(f"validation_data has labels that y has not: {unknown.tolist()[:5]}")
+    if y.shape != (len(X),):
+        raise ValueError(f"validation_data has {len(X)} rows of features and labels of shape {y.shape}")
+    return X, np.searchsorted(classes, y).astype(np.int32)
+
+
+def _main_components(vectors: NDArray[Any], count: int) -> _Projection:
+    """Find the main components of vectors (n, d).
+
+    Raises
+    ------
+    TrainingError
+        There are fewer than `count`.
+    """
+    from sklearn.decomposition import PCA
+
+    most = min(vectors.shape)
+    if count > most:
+        rows, width = vectors.shape
+        raise TrainingError(
+            f"pca = {count}, but {rows} rows of {width} numbers have {most} components; take at most {most}"
+        )
+    found = PCA(count, random_state=0).fit(vectors.astype(np.float32, copy=False))
+    return _Projection(found.mean_.astype(np.float32), found.components_.astype(np.float32))
+
+
+def _projected(vectors: NDArray[Any], projection: _Projection | None) -> NDArray[Any]:
+    return vectors if projection is None else projection(vectors)

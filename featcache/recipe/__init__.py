@@ -1,0 +1,36 @@
+"""What a recipe may say: sections, the whole, overrides by dotted key, and errors in sentences."""
+
+from featcache.recipe.overrides import parse_override
+from featcache.recipe.schema import Recipe, default_cache
+from featcache.recipe.sections import (
+    DEFAULT_HEADS,
+    DEFAULT_SPACE,
+    DEFAULT_TRIALS,
+    AugmentSettings,
+    BaseSettings,
+    DataSettings,
+    FinetuneSettings,
+    HeadSettings,
+    Range,
+    SpaceSettings,
+    SplitShares,
+    SweepSettings,
+)
+
+__all__ = [
+    "DEFAULT_HEADS",
+    "DEFAULT_SPACE",
+    "DEFAULT_TRIALS",
+    "AugmentSettings",
+    "BaseSettings",
+    "DataSettings",
+    "FinetuneSettings",
+    "HeadSettings",
+    "Range",
+    "Recipe",
+    "SpaceSettings",
+    "SplitShares",
+    "SweepSettings",
+    "default_cache",
+    "parse_override",
+]

@@ -1,0 +1,172 @@
+"""A whole recipe: read from TOML, overridden by dotted key, validated.
+
+A recipe is plain data: nothing here touches photos, networks or the store.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from featcache.errors import RecipeError, did_you_mean
+from featcache.recipe.messages import explain
+from featcache.recipe.overrides import plain_copy, set_by_key
+from featcache.recipe.sections import (
+    DEFAULT_HEADS,
+    AugmentSettings,
+    BaseSettings,
+    DataSettings,
+    FinetuneSettings,
+    HeadSettings,
+    Section,
+    Seed,
+    SweepSettings,
+    check_head_name,
+)
+
+_EITHER = {"finetune.from_layer", "finetune.unfreeze_from"}
+
+
+def default_cache() -> Path:
+    """Return the folder of the store: ``$FEATCACHE_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("FEATCACHE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featcache"
+
+
+class Recipe(Section):
+    """A whole recipe. Make one with `Recipe.load` or `Recipe.parse`.
+
+    Attributes
+    ----------
+    data, base, augment, heads, sweep, finetune
+        The sections; every setting has a default, but ``augment`` and ``finetune`` are there only if said.
+    cache : Path
+        Folder of the store, shared between recipes.
+    run : Path
+        Folder that the results go to.
+    seed : int
+        Of the heads: initial weights, order of batches, dropout. The split has ``data.seed`` of its own.
+    """
+
+    data: DataSettings
+    base: BaseSettings = BaseSettings()
+    augment: AugmentSettings | None = None
+    heads: Annotated[tuple[HeadSettings, ...], Field(min_length=1)] = Field(
+        default=DEFAULT_HEADS, validate_default=True
+    )
+    sweep: SweepSettings = SweepSettings()
+    finetune: FinetuneSettings | None = None
+    cache: Path = Field(default_factory=default_cache)
+    run: Path = Path("runs/featcache")
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _name_heads(self) -> Recipe:
+        """Give every head a name of its own, so that results and folders can be told apart."""
+        given = [head.name for head in self.heads if head.name]
+        twice = {name for name in given if given.count(name) > 1}
+        if twice:
+            raise ValueError(f"two heads are named {sorted(twice)[0]!r}; names must differ")
+        taken = set(given)
+        named = []
+        for head in self.heads:
+            name = head.name or _free_name(head.default_name, taken)
+            check_head_name(name)
+            taken.add(name)
+            named.append(head.model_copy(update={"name": name}))
+        object.__setattr__(self, "heads", tuple(named))
+        return self
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a TOML recipe, or make one for a folder of photos or a CSV manifest.
+
+        Parameters
+        ----------
+        source : path
+            A ``.toml`` file, a folder of photos, or a ``.csv`` manifest.
+        overrides : mapping, optional
+            Dotted keys and their values, e.g. ``{"base.image_size": 96}``; `None` values are left out.
+
+        Raises
+        ------
+        RecipeError
+            The file is missing, is not TOML, or says something that cannot be.
+        """
+        path = Path(source)
+        if path.is_dir():
+            raw: dict[str, Any] = {"data": {"root": str(path)}}
+        elif not path.exists():
+            raise RecipeError(
+                f"{path} does not exist; give a TOML recipe, a folder of photos or a CSV manifest"
+            )
+        elif path.suffix.lower() == ".csv":
+            raw = {"data": {"manifest": str(path)}}
+        else:
+            raw = _read_toml(path)
+        raw.setdefault("run", str(Path("runs") / (path.resolve().stem or "featcache")))
+        return cls.parse(raw, overrides, origin=str(path))
+
+    @classmethod
+    def parse(
+        cls, raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, origin: str = "recipe"
+    ) -> Recipe:
+        """Validate plain data as a recipe, after applying `overrides`.
+
+        Raises
+        ------
+        RecipeError
+            With the key, the value and what is allowed.
+        """
+        data = plain_copy(raw)
+        given = {key: value for key, value in (overrides or {}).items() if value is not None}
+        for key, value in given.items():
+            set_by_key(data, key, value)
+        if len(given.keys() & _EITHER) == 1 and isinstance(data["finetune"], dict):
+            for key in _EITHER - given.keys():  # it overrides the recipe's other way to say the same
+                data["finetune"].pop(key.removeprefix("finetune."), None)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(explain(error, cls, origin)) from None
+
+    def with_heads(self, names: Sequence[str]) -> Recipe:
+        """Return the recipe with only the named heads, in the recipe's order.
+
+        Raises
+        ------
+        RecipeError
+            A name is none of the recipe's heads.
+        """
+        known = [str(head.name) for head in self.heads]
+        for name in names:
+            if name not in known:
+                raise RecipeError(
+                    f"no head is named {name!r}; the recipe's heads are {', '.join(known)}."
+                    + did_you_mean(name, known)
+                )
+        return self.model_copy(update={"heads": tuple(h for h in self.heads if h.name in names)})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path} is not a TOML recipe: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free

@@ -1,0 +1,69 @@
+"""What a person sees of a fine-tuning: the layers, the epochs, and whether it helped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from featcache.bases.boundary import LayerRow
+from featcache.finetuning.stage import Finetuning
+from featcache.report.tables import number, percent
+
+
+def layers_table(result: Finetuning) -> Table:
+    """Return the network's layers, the frozen ones below the boundary as one row."""
+    at = next(row.index for row in result.layers if row.name == result.boundary)
+    table = Table(title="layers of the base", title_justify="left", box=None, pad_edge=False)
+    for name, justify in (("", "right"), ("layer", "left"), ("type", "left"), ("output", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("parameters", justify="right")
+    table.add_column("trained")
+    table.add_row(*_frozen_row(result.layers[: at + 1]), style="dim")
+    for row in result.layers[at + 1 :]:
+        shape = " × ".join(map(str, row.output_shape))
+        trained = "yes" if row.trainable else ""
+        table.add_row(str(row.index), row.name, row.type, shape, f"{row.parameters:,}", trained)
+    return table
+
+
+def _frozen_row(rows: Sequence[LayerRow]) -> list[str]:
+    shape = " × ".join(map(str, rows[-1].output_shape))
+    parameters = sum(row.parameters for row in rows)
+    return [f"0–{rows[-1].index}", f"… {rows[-1].name}", "cached", shape, f"{parameters:,}", ""]
+
+
+def epochs_table(result: Finetuning) -> Table:
+    """Return a row per epoch, the first one before any of them."""
+    tuning, history = result.tuning, result.tuning.history
+    has_test = "test_accuracy" in history
+    drawn = ", its weights drawn anew" if result.fresh_head else ""
+    title = f"fine-tuning from {result.head}{drawn}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", *(["test"] if has_test else [])):
+        table.add_column(name, justify="right")
+    table.add_row("before", "", "", number(tuning.before["loss"]), percent(tuning.before["accuracy"]))
+    for place in range(tuning.epochs):
+        kept = place + 1 == tuning.best_epoch
+        cells = [
+            number(history["loss"][place]),
+            percent(history["accuracy"][place]),
+            number(history["val_loss"][place]),
+            percent(history["val_accuracy"][place]),
+            *([percent(history["test_accuracy"][place])] if has_test else []),
+        ]
+        table.add_row(str(place + 1), *cells, style="bold" if kept else "")
+    return table
+
+
+def sentence(result: Finetuning) -> str:
+    """Say what fine-tuning changed and where the model is."""
+    before, after = result.tuning.before["accuracy"], result.result.validation["accuracy"]
+    change = "better than" if after > before else "worse than" if after < before else "the same as"
+    text = (
+        f"Fine-tuned: {percent(after)} on validation in epoch {result.tuning.best_epoch}, {change} "
+        f"{percent(before)} before"
+    )
+    if result.result.test:
+        text += f"; on test {percent(result.result.test['accuracy'])}"
+    return f"{text}\nModel: {result.result.model}"

@@ -1,0 +1,51 @@
+"""The loop that trains a network's top with its head, without anything around it."""
+
+import numpy as np
+import pytest
+
+from featcache.finetuning.loop import Top, TuningPlan, tune
+from featcache.heads.dense.feed import InMemory, Rows
+from featcache.heads.dense.head import DenseHead
+from featcache.runtime import keras
+
+RNG = np.random.default_rng(0)
+Y = (np.arange(96) % 2).astype(np.int32)
+X = (RNG.standard_normal((96, 4, 4, 8)) + Y[:, None, None, None]).astype(np.float32)
+
+
+def small_top(precision="f32", classes=2):
+    module = keras()
+    module.utils.set_random_seed(0)
+    inputs = module.Input((4, 4, 8))
+    inner = module.layers.Conv2D(16, 3, padding="same", name="conv")(inputs)
+    inner = module.layers.BatchNormalization(name="norm")(inner)
+    outputs = module.layers.ReLU(name="relu")(inner + inner)
+    upper = module.Model(inputs, outputs)
+    vectors = np.abs(RNG.standard_normal((64, 16))).astype(np.float32)
+    head = DenseHead(epochs=1, random_state=0).fit(vectors, np.arange(64) % classes)
+    return Top(upper, "avg", head, precision=precision)
+
+
+def tuned(folder, top):
+    feed = InMemory(Rows.of(X.reshape(len(X), -1), Y))
+    feeds = {"train": feed, "validation": feed}
+    return tune(top, feeds, TuningPlan("adam", 1e-3, epochs=4, batch_size=16), folder)
+
+
+def test_bf16_products_learn_what_f32_ones_learn_and_leave_f32_weights(tmp_path):
+    tops = {precision: small_top(precision) for precision in ("f32", "bf16")}
+    losses = {name: tuned(tmp_path / name, top).history["loss"] for name, top in tops.items()}
+    assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.05)
+    assert losses["bf16"] != pytest.approx(losses["f32"], rel=1e-6)
+    heads = {name: top.classifier({"loss": losses[name]}) for name, top in tops.items()}
+    assert {weight.dtype for weight in heads["bf16"].model_.get_weights()} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(heads["bf16"].predict_proba(X), heads["f32"].predict_proba(X), atol=0.05)
+
+
+def test_a_bf16_model_is_the_one_that_was_trained(tmp_path):
+    top = small_top("bf16")
+    before = top.classifier({"loss": []}).predict_proba(X)
+    history = tuned(tmp_path, top).history
+    after = top.classifier(history)
+    assert np.abs(after.predict_proba(X) - before).max() > 0.01
+    assert np.mean(after.predict(X) == Y) == pytest.approx(max(history["val_accuracy"]), abs=0.05)

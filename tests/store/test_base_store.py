@@ -1,0 +1,172 @@
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featcache.errors import ShardError, StoreError
+from featcache.store import shards
+from featcache.store.base_store import Store
+from featcache.store.plan import Key
+
+BASE = {"feature_shape": [3], "dtype": "float32"}
+
+
+def keys_of(*numbers):
+    return [Key(bytes([n]) * 32, 0) for n in numbers]
+
+
+def features_of(*numbers):
+    return np.array([[n, n + 0.5, -n] for n in numbers], np.float32)
+
+
+def filled_base_store(folder, batches=((1, 2), (3, 4), (5,)), rows_per_shard=2):
+    base_store = Store(folder).base_store("base-1", BASE)
+    writer = base_store.writer(rows_per_shard, 1e9)
+    for batch in batches:
+        writer.add(keys_of(*batch), features_of(*batch))
+    writer.publish()
+    return base_store
+
+
+def quiet(_):
+    raise AssertionError("nothing should be said of a whole store")
+
+
+def test_what_was_written_is_found_and_read_back(tmp_path):
+    base_store = filled_base_store(tmp_path)
+    wanted = keys_of(4, 1, 5, 9)
+    found = base_store.find(wanted, quiet)
+    assert set(found) == set(keys_of(4, 1, 5))
+    places = [found[key] for key in keys_of(4, 1, 5)]
+    assert np.array_equal(base_store.read(places, (3,), np.float32), features_of(4, 1, 5))
+
+
+def test_a_shard_is_named_by_its_content_and_equal_runs_write_one_file(tmp_path):
+    first, second = (
+        shards.write_shard(tmp_path, keys_of(1, 2), features_of(1, 2), BASE),
+        shards.write_shard(tmp_path, keys_of(1, 2), features_of(1, 2), BASE),
+    )
+    other = shards.write_shard(tmp_path, keys_of(1, 3), features_of(1, 3), BASE)
+    assert first == second != other
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({first.name, other.name})
+
+
+def test_a_shard_is_as_documented(tmp_path):
+    path = shards.write_shard(tmp_path, keys_of(1, 2), features_of(1, 2), BASE)
+    with h5py.File(path) as file:
+        assert file["features"].shape == (2, 3)
+        assert file["features"].fletcher32
+        assert file["digest"].shape == (2, 32)
+        assert file["digest"].dtype == np.uint8
+        assert file["view"][:].tolist() == [0, 0]
+        assert set(file.attrs) == {"format", "base", "versions"}
+
+
+def test_shards_are_closed_between_batches_only(tmp_path):
+    base_store = filled_base_store(tmp_path, batches=((1, 2, 3), (4, 5, 6), (7,)), rows_per_shard=4)
+    counts = sorted(len(shards.read_keys(path, BASE).view) for path in base_store.shard_folder.glob("*.h5"))
+    assert counts == [1, 6]
+
+
+def test_a_deleted_shard_costs_its_rows_only(tmp_path):
+    base_store = filled_base_store(tmp_path)
+    gone = base_store.find(keys_of(1), quiet)[keys_of(1)[0]].shard
+    (base_store.shard_folder / gone).unlink()
+    assert set(base_store.find(keys_of(1, 2, 3, 4, 5), quiet)) == set(keys_of(3, 4, 5))
+    with pytest.raises(ShardError, match=gone):
+        base_store.check([gone])
+
+
+def damage(data: bytes, how: str, at: float, junk: bytes) -> bytes:
+    place = int(at * (len(data) - 1))
+    return {
+        "cut": data[:place],
+        "flip": data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :],
+        "random": junk,
+        "other format": b"\x89PNG\r\n\x1a\n" + data[8:],
+        "longer": data + b"\0",
+    }[how]
+
+
+@given(
+    how=st.sampled_from(["cut", "flip", "random", "other format", "longer"]),
+    at=st.floats(0, 1),
+    junk=st.binary(max_size=3000),
+)
+@settings(max_examples=320, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_broken_shard_is_set_aside_and_only_its_rows_are_missing(tmp_path, how, at, junk):
+    shutil.rmtree(tmp_path)
+    base_store = filled_base_store(tmp_path)
+    everything = keys_of(1, 2, 3, 4, 5)
+    base_store.find(everything, quiet)
+    victim = sorted(base_store.shard_folder.glob("*.h5"))[0]
+    lost = set(shards.read_keys(victim, BASE).keys())
+    victim.write_bytes(damage(victim.read_bytes(), how, at, junk))
+    with pytest.raises(ShardError, match=victim.name):
+        base_store.check([victim.name])
+    said = []
+    found = base_store.find(everything, said.append)
+    assert set(found) == set(everything) - lost
+    assert len(said) == 1
+    assert victim.name in said[0]
+    assert not victim.exists()
+    assert base_store.find(everything, quiet) == found
+
+
+def test_bytes_that_rot_without_a_new_time_stamp_are_found_when_they_are_read(tmp_path, monkeypatch):
+    base_store = filled_base_store(tmp_path)
+    found = base_store.find(keys_of(1), quiet)
+    path = base_store.shard_folder / found[keys_of(1)[0]].shard
+    data = path.read_bytes()
+    at = data.index(features_of(1).tobytes())
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with pytest.raises(ShardError, match="damaged"):
+        base_store.read([found[keys_of(1)[0]]], (3,), np.float32)
+    assert not path.exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
+    base_store = filled_base_store(tmp_path)
+    host = os.uname().nodename
+    dead = base_store.shard_folder / f".abc.h5.{host}.999999999.00ff.aside"
+    living = base_store.shard_folder / f".abc.h5.{host}.{os.getpid()}.00ff.aside"
+    elsewhere = base_store.shard_folder / ".abc.h5.another-host.999999999.00ff.aside"
+    for path in (dead, living, elsewhere):
+        path.write_bytes(b"half")
+    base_store.writer(2, 1e9)
+    assert not dead.exists()
+    assert living.exists()
+    assert elsewhere.exists()
+
+
+def test_a_shard_of_a_newer_format_is_left_alone_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "FORMAT", 99)
+    base_store = filled_base_store(tmp_path)
+    monkeypatch.undo()
+    said = []
+    assert base_store.find(keys_of(1), said.append) == {}
+    assert "format 99" in said[0]
+    assert len(list(base_store.shard_folder.glob("*.h5"))) == 3
+
+
+def test_nothing_half_is_left_when_writing_fails(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("featcache.files.flush_to_disk", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        shards.write_shard(tmp_path, keys_of(1), features_of(1), BASE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_remembered_is_recalled_and_a_damaged_memory_is_forgotten(tmp_path):
+    store = Store(tmp_path)
+    assert store.recall("q") is None
+    store.remember("q", {"a": [1, 2]})
+    assert store.recall("q") == {"a": [1, 2]}
+    (tmp_path / "resolved" / "q.json").write_text('{"a": [1')
+    assert store.recall("q") is None

@@ -1,0 +1,326 @@
+"""Stage 2 as its users see it: which head is best, what is scored on what, written and refused."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+from conftest import TINY_BASE, make_photo, make_photos
+from PIL import Image
+from sklearn.naive_bayes import GaussianNB
+
+from featcache import training
+from featcache.errors import FeatcacheError, RecipeError, StoreError, TrainingError
+from featcache.extraction.stage import extract
+from featcache.model import Model
+from featcache.recipe import Recipe
+from featcache.training import train_heads
+
+LOGISTIC = {"type": "LogisticRegression"}
+LINEAR = {"type": "dense", "epochs": 5}
+DUMMY = {"type": "DummyClassifier"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Photos of two classes that a head can tell apart, and a store that has their features."""
+    place = tmp_path_factory.mktemp("train")
+    make_photos(place / "photos", per_class=24)
+    for photo in (place / "photos" / "dog").iterdir():
+        Image.open(photo).point(lambda value: value // 4).save(photo)
+    extract(recipe_with(place, [LOGISTIC]))
+    return place
+
+
+def recipe_with(place, heads, run="run", folds=None, **more):
+    data = {"root": str(place / "photos"), "split": {"train": 0.6, "validation": 0.2, "test": 0.2}}
+    data |= {} if folds is None else {"folds": folds}
+    paths = {"cache": str(place / "cache"), "run": str(place / run)}
+    return Recipe.parse({"data": data, "base": TINY_BASE, "heads": heads} | paths | more)
+
+
+@pytest.fixture
+def train_on(place, tmp_path):
+    """Return a function that trains heads on the module's features, in a run folder of the test's own."""
+
+    def run(*heads, **more):
+        return train_heads(recipe_with(place, list(heads), **{"run": tmp_path / "run"} | more))
+
+    return run
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """List the (head, number of rows) that are scored, in order; the scores are the real ones."""
+    calls, real = [], training.score_head_fully
+
+    def score(head, X, y):
+        calls.append((head, len(X)))
+        return real(head, X, y)
+
+    monkeypatch.setattr(train, "score_head_fully", score)
+    return calls
+
+
+def with_scores(monkeypatch, *scores):
+    """Make `score_head_fully` give these (accuracy, log loss) one after the other."""
+    given = iter(scores)
+    monkeypatch.setattr(
+        train,
+        "score_head_fully",
+        lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[]),
+    )
+
+
+# ---- which head is best ----------------------------------------------------------------------------------
+
+
+def test_the_best_on_validation_and_no_other_is_scored_on_test(train_on, scored):
+    result = train_on(DUMMY, LOGISTIC, LINEAR)
+    with result.extraction.open() as features:
+        rows = {split: len(features[split]) for split in features.splits}
+    accuracy = {head.name: head.validation["accuracy"] for head in result.heads}
+    assert accuracy[result.best] == max(accuracy.values()) > accuracy["DummyClassifier"]
+    assert [head.name for head in result.heads] == ["DummyClassifier", "LogisticRegression", "linear"]
+    assert all(head.validation["n"] == rows["validation"] for head in result.heads)
+    assert [head.name for head in result.heads if head.test] == [result.best]
+    assert result[result.best].test["n"] == rows["test"]
+    assert [count for _, count in scored] == 3 * [rows["validation"]] + [rows["test"]]
+
+
+def test_the_test_split_has_no_say_in_what_is_best(train_on, monkeypatch):
+    with_scores(monkeypatch, (0.7, 0.5), (0.9, 0.9), (0.8, 0.1), (0.0, 9.0))
+    result = train_on(DUMMY, LOGISTIC, {"type": "GaussianNB"})
+    assert result.best == "LogisticRegression"
+    assert result["LogisticRegression"].test["accuracy"] == 0.0
+
+
+def test_among_equals_the_lower_log_loss_is_better_and_none_is_worst(train_on, monkeypatch):
+    heads = {"type": "LinearSVC"}, LOGISTIC, {"type": "GaussianNB"}, DUMMY
+    with_scores(monkeypatch, (0.9, None), (0.9, 0.4), (0.9, 0.3), (0.8, 0.1), (0.5, 0.5))
+    assert train_on(*heads).best == "GaussianNB"
+
+
+def test_without_a_test_split_nothing_is_scored_on_test(place, tmp_path):
+    data = {"root": str(place / "photos")}
+    result = train_heads(recipe_with(place, [LOGISTIC], run=tmp_path / "run", data=data))
+    assert result[result.best].test is None
+
+
+def test_the_scores_are_those_of_the_head_on_its_own_rows(train_on):
+    result = train_on(LOGISTIC)
+    with result.extraction.open() as features:
+        (X, y), (X_test, y_test) = features["validation"].load(), features["test"].load()
+    loaded = Model.load(result["LogisticRegression"].model).head
+    assert result["LogisticRegression"].validation["accuracy"] == np.mean(loaded.predict(X) == y)
+    assert result["LogisticRegression"].test["accuracy"] == np.mean(loaded.predict(X_test) == y_test)
+
+
+def test_a_head_never_sees_validation_or_test_rows(train_on, monkeypatch):
+    seen, fit = [], GaussianNB.fit
+
+    def watched(head, X, y):
+        seen.append(X)
+        return fit(head, X, y)
+
+    monkeypatch.setattr(GaussianNB, "fit", watched)
+    result = train_on({"type": "GaussianNB"})
+    with result.extraction.open() as features:
+        assert len(seen) == 1
+        assert np.array_equal(seen[0], features["train"].load()[0])
+
+
+def test_a_head_trained_later_on_the_same_photos_joins_the_others(train_on):
+    first = train_on(LOGISTIC, {"type": "DummyClassifier"})
+    train_on({"type": "DummyClassifier"})
+    written = json.loads((first.extraction.run / "heads.json").read_text())
+    assert {head["name"] for head in written["heads"]} == {"LogisticRegression", "DummyClassifier"}
+    assert written["best"] == "LogisticRegression"
+
+
+# ---- what is written -------------------------------------------------------------------------------------
+
+
+def test_heads_json_says_what_the_result_says(train_on):
+    result = train_on(LOGISTIC, LINEAR, {"type": "LinearSVC"})
+    written = json.loads((result.extraction.run / "heads.json").read_text())
+    assert written.pop("data")
+    assert written == result.to_json()
+    assert set(written) == {"run", "features", "heads", "best"}
+    assert set(written["heads"][0]) == {"name", "fit_seconds", "validation", "test", "model"}
+    measured = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+    scores = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
+    assert set(written["heads"][0]["validation"]) == scores | {"n", "confusion", "per_class"}
+
+
+def test_folds_score_every_photo_of_train_and_validation_once(train_on):
+    result = train_on(LOGISTIC, LINEAR, folds=3)
+    for head in result.heads:
+        scores = head.validation
+        assert len(scores["folds"]["accuracy"]) == 3
+        assert np.mean(scores["folds"]["accuracy"]) == pytest.approx(scores["folds"]["mean"])
+        lines = (head.model / "out_of_fold.csv").read_text().splitlines()
+        with result.extraction.open() as features:
+            known = [path for split in ("train", "validation") for path in features[split].paths]
+        assert [line.split(",")[0] for line in lines[1:]] == known
+        assert scores["n"] == len(known)
+        assert Model.load(head.model).scores["validation"] == scores
+    again = train_on({"type": "DummyClassifier"})
+    written = json.loads((again.extraction.run / "heads.json").read_text())
+    # scores of other photos cannot be compared
+    assert [head["name"] for head in written["heads"]] == ["DummyClassifier"]
+
+
+def test_calibrated_heads_are_saved_calibrated(train_on):
+    noisy = {"type": "GaussianNB"}  # sure of itself beyond reason
+    plain, honest = train_on(noisy, {**noisy, "name": "honest", "calibrate": "temperature"}).heads
+    assert honest.validation["log_loss"] < plain.validation["log_loss"]
+    assert Model.load(honest.model).scores["validation"] == honest.validation
+
+
+def test_calibration_does_not_go_with_folds(train_on):
+    with pytest.raises(RecipeError, match=r"calibrate.*folds"):
+        train_on({**LOGISTIC, "calibrate": "temperature"}, folds=3)
+
+
+def test_main_components_go_before_any_head(train_on):
+    result = train_on({**LOGISTIC, "pca": 4}, {**LINEAR, "pca": 4})
+    for head in result.heads:
+        assert Model.load(head.model).predict_features(np.zeros((1, 1280), np.float32))[0].label
+    assert Model.load(result.heads[0].model).head["classifier"].coef_.shape == (1, 4)
+
+
+def test_every_head_is_a_model_that_predicts_the_same_after_loading(train_on):
+    result = train_on(LOGISTIC, LINEAR, {"type": "dense", "units": [4], "epochs": 2}, {"type": "LinearSVC"})
+    with result.extraction.open() as features:
+        X, y = features["validation"].load()
+    for head in result.heads:
+        model = Model.load(head.model)
+        assert (model.name, model.classes) == (head.name, ("cat", "dog"))
+        assert model.scores == {"validation": head.validation, "test": head.test}
+        labels = [one.label for one in model.predict_features(X)]
+        right = np.mean([label == model.classes[number] for label, number in zip(labels, y, strict=True)])
+        assert right == head.validation["accuracy"]
+    assert Model.load(result.extraction.run).name == result.best
+
+
+def test_the_second_time_nothing_is_computed_and_the_scores_are_the_same(train_on, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr("featcache.bases.base.Base.features", refuse)
+    first, second = train_on(LOGISTIC, LINEAR), train_on(LOGISTIC, LINEAR)
+    assert (first.extraction.computed, second.extraction.computed) == (0, 0)
+    assert [head.validation for head in first.heads] == [head.validation for head in second.heads]
+
+
+def test_a_new_photo_is_computed_and_learned_from(place, tmp_path):
+    recipe = recipe_with(place, [LOGISTIC], run=tmp_path / "run")
+    before = train_heads(recipe).extraction
+    new = place / "photos" / "cat" / "new.png"
+    make_photo(new, seed=99_999)
+    try:
+        after = train_heads(recipe).extraction
+    finally:
+        new.unlink()
+    assert (after.computed, after.rows) == (1, before.rows + 1)
+
+
+def test_the_seed_decides_what_a_dense_head_becomes(train_on):
+    def weights(seed):
+        return Model.load(train_on(LINEAR, seed=seed)["linear"].model).head.coefs_[0]
+
+    assert np.array_equal(weights(1), weights(1))
+    assert not np.array_equal(weights(1), weights(2))
+
+
+# ---- class weights by name -------------------------------------------------------------------------------
+
+WEIGHED = {
+    "dense": {"type": "dense", "epochs": 5, "name": "head"},
+    "LogisticRegression": {"type": "LogisticRegression", "C": 1e-3, "name": "head"},
+    "RandomForestClassifier": {
+        "type": "RandomForestClassifier",
+        "n_estimators": 10,
+        "max_depth": 1,
+        "name": "head",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_class_weights_go_by_the_names_of_the_classes(train_on, kind):
+    def dogs(weights):
+        """Train with class weights as a TOML recipe says them; return the mean probability of "dog"."""
+        said = tomllib.loads(f"class_weight = {weights}")
+        result = train_on(WEIGHED[kind] | said)
+        with result.extraction.open() as features:
+            X, _ = features["validation"].load()
+        return np.mean(
+            [one.probabilities["dog"] for one in Model.load(result["head"].model).predict_features(X)]
+        )
+
+    light, even, heavy = (dogs(f"{{ cat = 1.0, dog = {weight} }}") for weight in (0.01, 1.0, 100.0))
+    assert light < even < heavy
+    assert dogs('"balanced"') == pytest.approx(even, abs=0.2)
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_a_weight_for_a_class_that_is_not_there_is_refused(train_on, kind):
+    with pytest.raises(RecipeError, match=r"'head'.*'dgo'.*cat, dog.*Did you mean 'dog'\?"):
+        train_on(WEIGHED[kind] | {"class_weight": {"cat": 1.0, "dgo": 2.0}})
+
+
+def test_a_weight_that_is_no_number_is_refused(train_on):
+    for kind in ("dense", "LogisticRegression"):
+        with pytest.raises(FeatcacheError, match="'head'"):
+            train_on(WEIGHED[kind] | {"class_weight": {"cat": "heavy", "dog": 1.0}})
+
+
+# ---- what cannot be trained ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"type": "NuSVC", "nu": 1.0},
+        {"type": "CalibratedClassifierCV", "cv": 1000},
+        {"type": "LinearDiscriminantAnalysis", "solver": "svd", "shrinkage": "auto"},
+        {"type": "KNeighborsClassifier", "n_neighbors": 1000},
+        {"type": "RadiusNeighborsClassifier", "radius": 1e-9},
+        {"type": "dense", "units": [4], "learning_rate": 1e30},
+    ],
+    ids=lambda head: head["type"],
+)
+def test_a_head_that_cannot_be_trained_is_named(train_on, head):
+    with pytest.raises(TrainingError, match="'mine'"):
+        train_on(LOGISTIC, head | {"name": "mine"})
+
+
+def test_a_run_folder_that_cannot_hold_models_is_refused(train_on, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "models").touch()
+    with pytest.raises(StoreError, match="models"):
+        train_on(LOGISTIC, run=tmp_path / "taken")
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        ({"type": "LogisticRegresion"}, "'LogisticRegression'"),
+        ({"type": "Dense"}, "'dense'"),
+        ({"type": "SVC", "kernal": "rbf"}, "'kernel'"),
+        ({"type": "SVC", "C": -1.0}, "C"),
+        ({"type": "dense", "unit": [4]}, "'units'"),
+        ({"type": "dense", "dropout": 1.5}, "dropout"),
+        ({"type": "dense", "optimizer": "adamw"}, "'adam'"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused_before_any_photo_is_read(train_on, monkeypatch, head, named):
+    def refuse(*_):
+        raise AssertionError("photos were read")
+
+    monkeypatch.setattr("featcache.extraction.stage.load_table", refuse)
+    with pytest.raises(RecipeError, match=named) as caught:
+        train_on(LOGISTIC, head)
+    assert "head " in str(caught.value)
