@@ -1,4 +1,4 @@
-"""Writing whole files or none: aside, flushed to disk, then renamed into place."""
+"""Reading regular files only; writing whole files or none: aside, flushed to disk, then renamed into place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import hashlib
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from featcache.errors import StoreError
 
@@ -141,6 +144,67 @@ def explain_os_error(error: OSError, path: Path) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: the folder cannot be written; choose another one with --cache or --run"
     return f"{path}: {error.strerror or error}"
+
+
+def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> bytes:
+    """Return the bytes of a regular file.
+
+    Parameters
+    ----------
+    path : path
+        A pipe, a device or a socket is refused: reading one can block for ever or never end.
+    at_most : int, optional
+        Bytes. A larger file is refused before it is read.
+
+    Raises
+    ------
+    OSError
+        The file is missing, cannot be read, is not a regular file (EINVAL) or is too large (EFBIG).
+    """
+    # without O_NONBLOCK opening a pipe waits for a writer
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:  # noqa: PTH123
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        if at_most is not None and status.st_size > at_most:
+            message = f"it has {status.st_size:,} bytes; at most {at_most:,} are read"
+            raise OSError(errno.EFBIG, message, os.fspath(path))
+        return file.read() if at_most is None else file.read(at_most)
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float = 60.0) -> Iterator[None]:
+    """Hold a lock between processes and threads; it ends with its process, however that ends.
+
+    Parameters
+    ----------
+    path : Path
+        The file that changes under the lock; the lock itself is an empty file beside it, ``.NAME.lock``.
+    timeout : float
+        Seconds to wait for another holder.
+
+    Raises
+    ------
+    StoreError
+        Another process holds the lock all the time, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
+        lock.acquire()
+    except Timeout:
+        raise StoreError(
+            f"{path}: another process has been writing it for {timeout:g} s; try again"
+        ) from None
+    except OSError as error:
+        raise StoreError(explain_os_error(error, path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def file_sha256(path: Path) -> str:

@@ -58,7 +58,7 @@ def scored(monkeypatch):
         calls.append((head, len(X)))
         return real(head, X, y)
 
-    monkeypatch.setattr(train, "score_head_fully", score)
+    monkeypatch.setattr(training, "score_head_fully", score)
     return calls
 
 
@@ -66,7 +66,7 @@ def with_scores(monkeypatch, *scores):
     """Make `score_head_fully` give these (accuracy, log loss) one after the other."""
     given = iter(scores)
     monkeypatch.setattr(
-        train,
+        training,
         "score_head_fully",
         lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[]),
     )
