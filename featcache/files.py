@@ -1,4 +1,4 @@
-"""Reading regular files only; writing whole files or none: aside, flushed to disk, then renamed into place."""
+"""Regular files are read, whole files are written: aside, flushed to disk, then renamed into place."""
 
 from __future__ import annotations
 
