@@ -1,6 +1,7 @@
 """Imports point downward: the layout in docs/architecture.md, proved."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import featcache
@@ -61,6 +62,12 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
+def modules_imported_by(path: Path) -> set[str]:
+    """Return modules, with those that are imported as names of their package."""
+    froms = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return imports_of(path) | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+
+
 def modules():
     return [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]
 
@@ -98,3 +105,14 @@ def test_the_store_knows_no_network_and_heads_no_hdf5_store():
             assert not others & {"bases", "images", "heads"}
         if own == "heads":
             assert "store" not in others
+
+
+def test_no_module_imports_itself_through_others():
+    names = {
+        ".".join(("featcache", *path.relative_to(ROOT).with_suffix("").parts)): path for path in modules()
+    }
+    graph = {name: modules_imported_by(path) & names.keys() for name, path in names.items()}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
