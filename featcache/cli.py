@@ -1,13 +1,11 @@
-"""The command line: open, call, print. Nothing is computed here."""
+"""The command line: open, call, print."""
 
 import contextlib
-import csv
 import functools
 import inspect
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -18,22 +16,21 @@ from featcache.errors import FeatcacheError
 if TYPE_CHECKING:
     from featcache.extraction.stage import Extraction
     from featcache.finetuning.stage import Finetuning
-    from featcache.model import Prediction
     from featcache.recipe import Recipe
     from featcache.reporter import Reporter
     from featcache.training import Training
 
 app = typer.Typer(
     name="featcache",
-    help="Image classifiers in seconds on a CPU: photos go through a frozen network once.",
+    help="Train image classifiers on a CPU: each photo goes through a frozen network once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
-ShowProfile = Annotated[bool, typer.Option("--profile", help="Show where the time of computing went.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")]
+ShowProfile = Annotated[bool, typer.Option("--profile", help="Show where the computing time was spent.")]
 
 
 def _recipe(
@@ -45,13 +42,15 @@ def _recipe(
     ] = None,
     base: Annotated[str | None, typer.Option(help="Network: VGG16, hub:NAME or FILE.keras.")] = None,
     weights: Annotated[str | None, typer.Option(help='"imagenet", "random" or a weights file.')] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square photos, in pixels.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the square input, in pixels.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, openvino or tensorflow.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, f32 or bf16.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Stored type: auto, float16 or float32.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail when a photo cannot be used.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if a photo cannot be used.")] = False,
+    *,
+    more: Mapping[str, Any] | None = None,
 ) -> "Recipe":
     """Read the recipe with the options that override it; every command on recipes takes these."""
     from featcache.recipe import Recipe, parse_override
@@ -67,22 +66,17 @@ def _recipe(
         "run": None if run is None else str(run),
         "data.strict": True if strict else None,
     }
-    return Recipe.load(source, overrides | dict(parse_override(text) for text in set_ or []))
+    given = dict(parse_override(text) for text in set_ or [])
+    return Recipe.load(source, overrides | given | dict(more or {}))
 
 
-# `_recipe` bound to what a user gave: a command calls it when it wants the recipe.
+# `_recipe` bound to what a user gave: a command calls it when it wants the recipe, with overrides of its own.
 Load: TypeAlias = "functools.partial[Recipe]"
-
-
-def _load_with(load: Load, overrides: dict[str, int | str | None]) -> "Recipe":
-    """Read the recipe with a command's own options, which override what `--set` says."""
-    asked = [f"{key}={value}" for key, value in overrides.items() if value is not None]
-    return load(set_=[*(load.keywords["set_"] or []), *asked])
 
 
 def _takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `_recipe` in place of its first parameter, `_recipe` bound to them."""
-    shared = inspect.signature(_recipe).parameters
+    shared = {name: one for name, one in inspect.signature(_recipe).parameters.items() if name != "more"}
     _, *own = inspect.signature(command).parameters.values()
 
     @functools.wraps(command)
@@ -110,7 +104,7 @@ def _root(
 @app.command()
 @_takes_recipe
 def features(load: Load, profile: ShowProfile = False, as_json: Json = False) -> None:
-    """Stage 1: photos to features.h5; only what the store does not have is computed."""
+    """Stage 1: extract features to features.h5; only missing features are computed."""
     with _working(as_json) as (reporter, out):
         from featcache.extraction.stage import extract
 
@@ -128,20 +122,19 @@ def heads(
     load: Load,
     head: Annotated[
         list[str] | None,
-        typer.Option("--head", metavar="NAME", help="Train only this head; may be repeated."),
+        typer.Option("--head", metavar="NAME", help="Train only this head; can be repeated."),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Score by cross-validation with so many folds.", show_default=False)
+        int | None,
+        typer.Option(help="Cross-validate with this number of folds.", show_default=False),
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the best head's scores by class.")] = False,
-    plots: Annotated[
-        bool, typer.Option("--plots", help="Draw the Dense heads' learning curves beside their models.")
-    ] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="Draw the learning curves of Dense heads.")] = False,
     profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
-    """Stage 2: train the recipe's heads on the features and score them; stage 1 runs first where needed."""
-    recipe = _load_with(load, {"data.folds": folds})
+    """Stage 2: train and score the recipe's heads; runs stage 1 first if needed."""
+    recipe = load(more={"data.folds": folds})
     recipe = recipe.with_heads(head) if head else recipe
     with _working(as_json) as (reporter, out):
         from featcache.report import plots as pictures
@@ -166,11 +159,11 @@ def heads(
 @_takes_recipe
 def sweep(
     load: Load,
-    trials: Annotated[int | None, typer.Option(help="How many heads to try, earlier runs included.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials, including earlier runs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Stage 2b: search for the best head, as the recipe's [sweep] says; ended and run again, it goes on."""
-    recipe = _load_with(load, {"sweep.trials": trials})
+    """Stage 2b: hyperparameter search over heads, as defined in [sweep]; an interrupted search resumes."""
+    recipe = load(more={"sweep.trials": trials})
     with _working(as_json) as (reporter, out):
         from featcache.search.sweep import run_sweep
 
@@ -193,17 +186,16 @@ def finetune(
     load: Load,
     from_layer: Annotated[str | None, typer.Option(help="First layer to train, by name.")] = None,
     unfreeze_from: Annotated[int | None, typer.Option(help="First layer to train, by index.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="How often the photos are gone through.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
     end_to_end: Annotated[
-        bool, typer.Option("--end-to-end", help="Train through the whole network, to compare.")
+        bool, typer.Option("--end-to-end", help="Train end to end instead, for comparison.")
     ] = False,
-    score_epochs: Annotated[bool, typer.Option("--score-epochs", help="Measure each epoch on test.")] = False,
+    score_epochs: Annotated[bool, typer.Option("--score-epochs", help="Also evaluate on test.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Stage 3: train the base's top layers with a head, from features cached below them."""
-    layer = None if from_layer is None else json.dumps(from_layer)
-    asked = {"from_layer": layer, "unfreeze_from": unfreeze_from, "epochs": epochs}
-    recipe = _load_with(load, {f"finetune.{key}": value for key, value in asked.items()})
+    """Stage 3: train the base's top layers and a head from cached features."""
+    given = {"from_layer": from_layer, "unfreeze_from": unfreeze_from, "epochs": epochs}
+    recipe = load(more={f"finetune.{key}": value for key, value in given.items()})
     with _working(as_json) as (reporter, out):
         from featcache.finetuning.stage import finetune as run_stage
         from featcache.report import plots
@@ -213,13 +205,13 @@ def finetune(
     if as_json:
         _print_json(result.to_json() | {"curves": str(curves)}, out)
     else:
-        _print_tuning(result, curves)
+        _print_finetuning(result, curves)
 
 
 @app.command()
 @_takes_recipe
 def run(load: Load, as_json: Json = False) -> None:
-    """Train the recipe's heads and, where it has a [finetune], fine-tune; a search is asked for by itself."""
+    """Train the heads, and fine-tune if the recipe has [finetune]; sweep is a separate command."""
     recipe = load()
     with _working(as_json) as (reporter, out):
         from featcache.finetuning.stage import finetune as run_finetuning
@@ -236,13 +228,13 @@ def run(load: Load, as_json: Json = False) -> None:
     _print_training(training, profile=False)
     if tuning and curves:
         _print("")
-        _print_tuning(tuning, curves)
+        _print_finetuning(tuning, curves)
 
 
 @app.command()
 @_takes_recipe
 def info(load: Load, as_json: Json = False) -> None:
-    """Say what a feature file or a model is, or what a recipe would compute, without doing it."""
+    """Describe a feature file or a model, or what a recipe would compute, without computing it."""
     from featcache.report import facts, tables
 
     source = load.keywords["source"]
@@ -261,10 +253,10 @@ def info(load: Load, as_json: Json = False) -> None:
 
 @app.command()
 def sample(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which sample: digits.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the sample: digits.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
 ) -> None:
-    """Write sample photos in class folders, to try featcache with."""
+    """Write sample images in class folders."""
     from featcache.images.samples import write_sample
 
     count = write_sample(name, folder)
@@ -274,24 +266,24 @@ def sample(
 @app.command()
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model's folder, or a run's for its best.")
+        Path, typer.Argument(metavar="MODEL", help="A model folder, or a run folder for its best head.")
     ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos, folders or both.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos and folders of photos.")],
     grid: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw up to 25 of the photos with their classes. A photo in a folder that is named like a "
-            "class is taken to be of that class: right is green, wrong is red.",
+            help="Draw up to 25 photos with their predicted classes. If a photo's folder has the name of a "
+            "class, that is taken as its label: correct is green, wrong is red.",
         ),
     ] = None,
     wrong_first: Annotated[
-        bool, typer.Option("--wrong-first", help="Draw the wrong ones first, the most certain in front.")
+        bool, typer.Option("--wrong-first", help="Draw mistakes first, most confident first.")
     ] = False,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV, and nothing else.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV only.")] = False,
 ) -> None:
-    """Classify photos: class and probability of each."""
+    """Predict class and probability of photos."""
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
     if wrong_first and grid is None:
@@ -300,6 +292,7 @@ def predict(
         from featcache.model import Model
         from featcache.report import grid as pictures
         from featcache.report import plots, tables
+        from featcache.report.streams import write_csv
 
         if grid is not None:
             plots.check_name(grid)  # before the work, not after it
@@ -308,7 +301,7 @@ def predict(
     if as_json:
         _print_json([one.to_json() for one in predictions], out)
     elif as_csv:
-        _print_csv(predictions, loaded.classes, out)
+        write_csv(predictions, loaded.classes, out)
     else:
         _print(tables.predictions_table(predictions))
     if all(one.label is None for one in predictions):
@@ -321,19 +314,19 @@ def predict(
 @app.command()
 def export(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model's folder, or a run's for its best.")
+        Path, typer.Argument(metavar="MODEL", help="A model folder, or a run folder for its best head.")
     ],
     to: Annotated[str, typer.Option(help="Format: keras, saved_model, tflite, onnx or openvino.")],
     quantize: Annotated[str, typer.Option(help="Of tflite: none, float16 or int8.")] = "none",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder to write, in place of MODEL/export/FORMAT.")
+        Path | None, typer.Option("-o", "--output", help="Output folder; default: RUN/exports/HEAD/FORMAT.")
     ] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="Folder of photos to check with, in place of the recipe's.")
+        Path | None, typer.Option(help="Folder of photos for the check instead of the recipe's.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model in another format, and keep it if its runtime says the same of real photos."""
+    """Export a model, and keep the export if its runtime predicts the same labels on photos."""
     with _working(as_json) as (reporter, out):
         from featcache.exporting.stage import export as run_stage
 
@@ -349,9 +342,9 @@ def export(
 @app.command()
 def pack(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A features.h5.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output file.")],
 ) -> None:
-    """Write a feature file with its numbers inside, to take elsewhere."""
+    """Write a self-contained feature file."""
     from featcache.store.feature_file import Features
     from featcache.store.feature_file import pack as pack_file
 
@@ -361,48 +354,59 @@ def pack(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 an expected failure, 2 wrong usage."""
+    """Run the command line and return its exit status.
+
+    0 success, 1 expected failure, 2 wrong usage, 130 stopped with Ctrl-C, 141 output not read.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    from featcache.report import streams
+
+    try:
+        streams.prepare_streams()
+        status = _run(words)
+        streams.finish_output()
+        return status
+    except BrokenPipeError:
+        streams.drop_output()
+        return 141
+    except KeyboardInterrupt:
+        streams.print_error("stopped; what was computed is kept")
+        return 130
+    except (FeatcacheError, OSError, MemoryError) as error:
+        if "--debug" in words:
+            raise
+        streams.print_error(_explain(error))
+        return 1
+
+
+def _run(words: Sequence[str]) -> int:
     try:
         return int(app(words, standalone_mode=True) or 0)
     except SystemExit as stop:
+        if stop.code == 130:  # Typer's answer to Ctrl-C
+            raise KeyboardInterrupt from None
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except FeatcacheError as error:
-        if "--debug" in words:
-            raise
-        typer.echo(f"featcache: {error}", err=True)
-        return 1
+
+
+def _explain(error: FeatcacheError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs, or use fewer photos, views or heads at a time"
+    if isinstance(error, OSError):
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{place}{error.strerror or error}"
+    return str(error)
 
 
 @contextlib.contextmanager
 def _working(for_programs: bool) -> Iterator[tuple["Reporter", IO[str]]]:
-    """Give a reporter and the stream for results.
-
-    For programs, whatever a library prints meanwhile goes to standard error, also from compiled code.
-    """
+    """Give a reporter and the stream for results."""
+    from featcache.report import streams
     from featcache.report.progress import TerminalReporter
 
     with contextlib.ExitStack() as stack:
-        out = stack.enter_context(_standard_output_kept_clean()) if for_programs else sys.stdout
-        try:
-            yield stack.enter_context(TerminalReporter(sys.stderr)), out
-        except KeyboardInterrupt:
-            typer.echo("featcache: stopped; what was computed is kept", err=True)
-            raise typer.Exit(130) from None
-
-
-@contextlib.contextmanager
-def _standard_output_kept_clean() -> Iterator[IO[str]]:
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    out = os.fdopen(os.dup(kept), "w", encoding="utf-8")
-    try:
-        yield out
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        stack.enter_context(streams.without_messages_of_libtiff())
+        out = stack.enter_context(streams.output_for_programs()) if for_programs else sys.stdout
+        yield stack.enter_context(TerminalReporter(sys.stderr)), out
 
 
 def _print_extraction(extraction: "Extraction", profile: bool) -> None:
@@ -422,7 +426,7 @@ def _print_training(training: "Training", profile: bool) -> None:
     _print("", tables.heads_table(training), "", tables.best_sentence(training))
 
 
-def _print_tuning(result: "Finetuning", curves: Path) -> None:
+def _print_finetuning(result: "Finetuning", curves: Path) -> None:
     from featcache.report import finetuning as tables
 
     _print_extraction(result.extraction, profile=False)
@@ -431,29 +435,15 @@ def _print_tuning(result: "Finetuning", curves: Path) -> None:
 
 
 def _print(*parts: Any) -> None:
-    from rich.console import Console
+    from featcache.report.console import print_parts
 
-    # a pipe has no width: without this tables would be cut at 80 columns
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
-    for part in parts:
-        if isinstance(part, str):
-            console.print(part, markup=False, soft_wrap=True)
-        else:
-            console.print(part)
+    print_parts(*parts)
 
 
 def _print_json(value: Any, out: IO[str]) -> None:
-    with out:
-        out.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    from featcache.report.streams import write_json
 
-
-def _print_csv(predictions: Sequence["Prediction"], classes: Sequence[str], out: IO[str]) -> None:
-    with out:
-        writer = csv.writer(out)
-        writer.writerow(["path", "label", "probability", *classes])
-        for one in predictions:
-            shares = one.probabilities or {}
-            writer.writerow([one.path, one.label or "", one.probability, *(shares.get(c) for c in classes)])
+    write_json(value, out)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,10 @@ class ExportError(FeatcacheError):
     """A model cannot be written in another format, or what was written does not say what the model says."""
 
 
+class OutputError(FeatcacheError):
+    """Standard output is closed or cannot be written."""
+
+
 class TrainingError(FeatcacheError):
     """Training a head failed: the loss diverged."""
 

@@ -9,6 +9,7 @@ import featcache
 ROOT = Path(featcache.__file__).parent
 
 LEVELS = {
+    "__main__": 6,
     "cli": 5,
     "report": 4,
     "exporting": 4,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import IO, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from featcache.report.console import SafeConsole
 from featcache.reporter import Reporter
 
 _LINE_EVERY_SECONDS = 5.0
@@ -24,7 +24,7 @@ class TerminalReporter(Reporter):
     """
 
     def __init__(self, stream: IO[str]) -> None:
-        self._console = Console(file=stream, highlight=False)
+        self._console = SafeConsole(stream)
         self._bar = _bar(self._console) if self._console.is_terminal else None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
@@ -41,7 +41,7 @@ class TerminalReporter(Reporter):
 
     def note(self, text: str) -> None:
         """Write one line."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def advance(self, stage: str, done: int, total: int) -> None:
         """Move the stage's bar, or write a line if the last one is some seconds old."""
@@ -62,7 +62,7 @@ class TerminalReporter(Reporter):
         self._bar.update(self._tasks[stage], completed=done, total=total, rate=shown, visible=done < total)
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: SafeConsole) -> Progress:
     columns: list[Any] = [
         TextColumn("{task.description:<10}"),
         BarColumn(),
