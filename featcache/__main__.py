@@ -40,22 +40,25 @@ def _stop_now() -> None:
 def main() -> int:
     """Run the command line and return its exit status, see `featcache.cli.main`."""
     interrupts = _Interrupts()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored where a shell says so
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         signal.signal(signal.SIGINT, interrupts.handle)
         sys.unraisablehook = interrupts.swallowed
     try:
         from featcache.cli import main as run
 
-        return run()
+        status = run()
     except BaseException:
         # compiled modules turn an interrupted import into errors of their own
         if not interrupts.seen:
             raise
         _stop_now()
         raise
-    finally:
-        # nothing is left to be kept: what Ctrl-C meets now are the handlers of Python's own end
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # what Ctrl-C would meet from here on are the handlers of Python's own end
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if interrupts.seen:
+        # Python would end with the signal where an exec() somewhere saw the interrupt, and wait for threads
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, OutputError
 
 if TYPE_CHECKING:
     from featcache.extraction.stage import Extraction
@@ -356,7 +356,7 @@ def pack(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0 success, 1 expected failure, 2 wrong usage, 130 stopped with Ctrl-C, 141 output not read.
+    0 success, 1 expected failure, 2 wrong usage, 130 stopped with Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     from featcache.report import streams
@@ -367,8 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         streams.finish_output()
         return status
     except BrokenPipeError:
-        streams.drop_output()
-        return 141
+        streams.drop_output()  # nobody reads it any more, which is no failure to speak of
+        return 1
     except KeyboardInterrupt:
         streams.print_error("stopped; what was computed is kept")
         return 130
@@ -376,6 +376,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             raise
         streams.print_error(_explain(error))
+        with contextlib.suppress(BrokenPipeError, OutputError):
+            streams.finish_output()
         return 1
 
 
@@ -392,8 +394,8 @@ def _explain(error: FeatcacheError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; close other programs, or use fewer photos, views or heads at a time"
     if isinstance(error, OSError):
-        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return f"{place}{error.strerror or error}"
+        place = error.filename if isinstance(error.filename, str | bytes) else "standard output"
+        return f"{os.fsdecode(place)}: {error.strerror or error}"
     return str(error)
 
 

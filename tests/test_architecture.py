@@ -48,6 +48,7 @@ NEIGHBOURS = {
     ("model", "run"),
     ("model", "featurize"),
     ("recipe", "errors"),
+    ("recipe", "files"),
     ("files", "errors"),
 }
 

@@ -6,6 +6,7 @@ A recipe is plain data: nothing here touches photos, networks or the store.
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from featcache.errors import RecipeError, did_you_mean
+from featcache.files import read_regular
 from featcache.recipe.messages import explain
 from featcache.recipe.overrides import plain_copy, set_by_key
 from featcache.recipe.sections import (
@@ -28,6 +30,11 @@ from featcache.recipe.sections import (
     SweepSettings,
     check_head_name,
 )
+
+# A recipe is a page of text; more is another file.
+_LARGEST_RECIPE = 4 << 20
+# Characters of a path that an error repeats.
+_LONGEST_NAME = 200
 
 _EITHER = {"finetune.from_layer", "finetune.unfreeze_from"}
 
@@ -101,12 +108,8 @@ class Recipe(Section):
             The file is missing, is not TOML, or says something that cannot be.
         """
         path = Path(source)
-        if path.is_dir():
+        if _is_folder(path):
             raw: dict[str, Any] = {"data": {"root": str(path)}}
-        elif not path.exists():
-            raise RecipeError(
-                f"{path} does not exist; give a TOML recipe, a folder of photos or a CSV manifest"
-            )
         elif path.suffix.lower() == ".csv":
             raw = {"data": {"manifest": str(path)}}
         else:
@@ -155,9 +158,23 @@ class Recipe(Section):
         return self.model_copy(update={"heads": tuple(h for h in self.heads if h.name in names)})
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        reason = "does not exist"
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # too long, with NUL, in a folder that may not be entered
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    name = str(path) if len(str(path)) <= _LONGEST_NAME else f"{str(path)[:_LONGEST_NAME]}…"
+    raise RecipeError(f"{name} {reason}; give a TOML recipe, a folder of photos or a CSV manifest")
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path, _LARGEST_RECIPE).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is not a TOML recipe: {error}") from None
     except OSError as error:

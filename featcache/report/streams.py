@@ -79,7 +79,7 @@ def finish_output() -> None:
         raise
     except OSError as error:
         drop_output()
-        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"standard output: {error.strerror or error}") from None
 
 
 def drop_output() -> None:
@@ -127,7 +127,7 @@ def _write(out: IO[str], text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"standard output: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager
