@@ -26,7 +26,7 @@ from featcache.bases.spec import (
 )
 from featcache.errors import BaseNetworkError, WeightsError, did_you_mean
 from featcache.recipe import BaseSettings
-from featcache.runtime import keras
+from featcache.runtime import keras, pooling_layer
 
 Preprocess = Callable[[Any], Any]
 
@@ -317,10 +317,8 @@ def _preprocessing(backbone: _Backbone, settings: BaseSettings) -> tuple[Preproc
 
 
 def _pool(features: Any, pooling: str) -> Any:
-    layers = keras().layers
-    if pooling == "none" or len(features.shape) != 4:
-        return features
-    return {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}[pooling]()(features)
+    layer = pooling_layer(pooling) if len(features.shape) == 4 else None
+    return features if layer is None else layer(features)
 
 
 def randomize(model: Any, seed: int) -> None:
