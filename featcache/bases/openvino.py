@@ -84,7 +84,7 @@ def unpack(data: bytes) -> tuple[bytes, bytes]:
                 one.compress_type != zipfile.ZIP_STORED or one.file_size > len(data)
                 for one in members.values()
             ):
-                raise ValueError("its members are not stored as they are written")
+                raise ValueError("its members are not stored uncompressed")
             return archive.read(_XML), archive.read(_WEIGHTS)
     except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, NotImplementedError, struct.error) as error:
         raise ValueError(f"it is not a whole archive: {error}") from None
@@ -136,6 +136,7 @@ class OpenVINOEngine:
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled = core.compile_model(model, "CPU", wanted)
+        self.precision = precision
         self._batch_size = batch_size
         self._requests = threading.local()
         # Every inference calls this, and the first call of a process initialises a static object in C++ while

@@ -84,7 +84,7 @@ class Resolution:
             "precision": self.spec.precision,
             "dtype": self.spec.dtype,
             "bf16_difference": self.bf16_difference,
-            "photos": self.photos,
+            "bf16_photos": self.photos,
         }
 
     def sentence(self, asked: str) -> str | None:

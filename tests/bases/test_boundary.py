@@ -87,7 +87,7 @@ def test_a_whole_network_can_be_trained(mobilenet):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"from_layer": "block_13_expnd"}, r"no layer of MobileNetV2.*Did you mean 'block_13_expand'"),
+        ({"from_layer": "block_13_expnd"}, r"not a layer of MobileNetV2.*Did you mean 'block_13_expand'"),
         ({"unfreeze_from": 154}, r"unfreeze_from = 154: MobileNetV2 has 154 layers.*0 to 153"),
         ({"from_layer": "out_relu"}, "no weights to train"),
     ],
