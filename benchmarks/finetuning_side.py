@@ -69,7 +69,7 @@ def keras_end_to_end(job: Job, train: Rows, held_out: Rows, weights: str, precis
 
 def featcache(job: Job, train: Rows, held_out: Rows, weights: str, precision: str) -> list[float]:
     """Fine-tune from the boundary, whose features are computed before the clock starts."""
-    from featcache.bases.boundary import divide
+    from featcache.bases.boundary import split_at
     from featcache.bases.sources import build_network
     from featcache.finetuning.loop import Top, TuningPlan, tune
     from featcache.heads.dense.feed import InMemory
@@ -79,7 +79,7 @@ def featcache(job: Job, train: Rows, held_out: Rows, weights: str, precision: st
 
     settings = BaseSettings(name=job.network, weights=weights, image_size=job.image_size, pooling="avg")
     start = {"unfreeze_from" if isinstance(job.from_layer, int) else "from_layer": job.from_layer}
-    division = divide(build_network(settings), **start)  # type: ignore[arg-type]
+    division = split_at(build_network(settings), **start)  # type: ignore[arg-type]
     below = build_network(settings.model_copy(update={"layer": division.boundary, "pooling": "none"})).model
 
     def feed(rows: Rows) -> InMemory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -12,9 +11,12 @@ _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 @cache
 def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16)."""
+    """Return whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16).
+
+    Callers use it as ``processor.has_bf16()``, so that a test can replace it in one place.
+    """
     try:
-        # asking Linux takes no time; importing OpenVINO to ask it would take half a second of every command
+        # reading a file takes no time; importing OpenVINO to ask it would take half a second in every command
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
         return bool(_BF16_FLAGS & set(flags))
     except OSError:
@@ -23,9 +25,9 @@ def has_bf16() -> bool:
         return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+@cache
 def cores() -> int:
-    """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows do not say
-        return os.cpu_count() or 1
+    """Return how many cores this process may use: affinity and limits of containers (cgroups) count."""
+    from joblib import cpu_count
+
+    return int(cpu_count())

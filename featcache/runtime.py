@@ -1,4 +1,4 @@
-"""The one place where TensorFlow and Keras are imported, late and quietly."""
+"""Imports TensorFlow and Keras lazily and without their start-up messages; nothing else imports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-# Said on standard error by every import on a machine without a GPU, whatever the log level.
+# Printed to standard error by every import on a machine without a GPU, whatever the log level.
 _NOISE = (
     b"absl::InitializeLog",
     b"cudart_stub",
@@ -20,7 +20,7 @@ _NOISE = (
     b"cpu_feature_guard",
     b"oneDNN",
 )
-# Said by TensorFlow Lite's converter and interpreter, whatever is converted or run.
+# Printed by TensorFlow Lite's converter and interpreter for every model.
 _LITE_NOISE = (
     b"fully_quantize:",
     b"unsaved custom gradients",
@@ -34,9 +34,9 @@ _LITE_NOISE = (
 
 @cache
 def tensorflow() -> Any:
-    """Import TensorFlow with its start-up messages off and return the module.
+    """Import TensorFlow without its start-up messages and return the module.
 
-    It takes several seconds, so nothing calls this before it has work for TensorFlow.
+    The import takes several seconds: call this only where TensorFlow is needed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with without_noise():
@@ -67,11 +67,30 @@ def keras() -> Any:
     return module
 
 
+_POOLING = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
+
+
+def pooling_layer(pooling: str, name: str | None = None) -> Any:
+    """Return the Keras layer that turns features (n, h, w, c) into vectors.
+
+    Parameters
+    ----------
+    pooling : {"none", "flatten", "avg", "max"}
+    name : str, optional
+
+    Returns
+    -------
+    keras.Layer or None
+        None for "none".
+    """
+    return None if pooling == "none" else getattr(keras().layers, _POOLING[pooling])(name=name)
+
+
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Hold back what is written to standard error's file descriptor; pass on all but the known noise.
+    """Buffer what is written to file descriptor 2 and drop the known start-up messages.
 
-    The lines come from C++ static initializers: Python's ``sys.stderr`` never sees them.
+    These come from C++ static initializers: Python's ``sys.stderr`` never sees them.
     """
     try:
         original = os.dup(2)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featcache import processor
 from featcache.bases.base import Base
 from featcache.recipe import BaseSettings, Recipe
 from featcache.store.base_store import Store
@@ -22,6 +23,11 @@ def shared_folder() -> Path:
 
 
 def pytest_collection_modifyitems(config, items):
+    if not processor.has_bf16():
+        without = pytest.mark.skip(reason="this processor has no bf16")
+        for item in items:
+            if "bf16" in item.keywords:
+                item.add_marker(without)
     if (shared_folder() / "data").is_dir():
         return
     if os.environ.get("CI") == "true" and any("real" in item.keywords for item in items):
@@ -58,14 +64,45 @@ def make_photos(folder: Path, per_class: int = 12, classes: tuple[str, ...] = ("
     return folder
 
 
-# A real network, small enough for two slow cores.
+# A real network, small enough for two slow cores; in f32, so that its numbers are the same everywhere.
 TINY_BASE = {
     "name": "MobileNetV2",
     "arguments": {"alpha": 0.35},
     "weights": "random",
     "image_size": 32,
     "batch_size": 8,
+    "precision": "f32",
 }
+
+
+@pytest.fixture(params=[False, True], ids=["without bf16", "with bf16"])
+def has_bf16(request, monkeypatch) -> bool:
+    """Run a test for processors with and without bf16; without it OpenVINO silently computes in f32."""
+    monkeypatch.setattr(processor, "has_bf16", lambda: request.param)
+    return request.param
+
+
+@pytest.fixture
+def bf16_error(monkeypatch):
+    """Return a function that fakes a processor with bf16 whose features differ from f32 by a given share."""
+    from featcache.bases.openvino import OpenVINOEngine
+
+    real = OpenVINOEngine.__call__
+
+    def fake(share: float) -> None:
+        def call(engine, pixels):
+            features = real(engine, pixels)
+            signs = np.where(np.arange(features.size) % 2, 1, -1).reshape(features.shape)
+            return (
+                features
+                if engine.precision == "f32"
+                else features * (1 + np.float32(share) * signs).astype(np.float32)
+            )
+
+        monkeypatch.setattr(processor, "has_bf16", lambda: True)
+        monkeypatch.setattr(OpenVINOEngine, "__call__", call)
+
+    return fake
 
 
 @pytest.fixture

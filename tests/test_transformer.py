@@ -61,6 +61,7 @@ def decodings(monkeypatch):
 
 def extractor(cache, **more):
     tiny = {"image_size": 32, "weights": "random", "arguments": {"alpha": 0.35}, "batch_size": 8}
+    tiny["precision"] = "f32"
     return FeatureExtractor("MobileNetV2", cache=cache, **tiny | more)
 
 
@@ -201,3 +202,11 @@ def test_a_photo_that_is_missing_is_refused_by_name(place, labelled, tmp_path):
 def test_impossible_parameters_are_refused(tmp_path, labelled, parameters, error, named):
     with pytest.raises(error, match=named):
         extractor(tmp_path).set_params(**parameters).fit(labelled[0]).transform(labelled[0])
+
+
+@pytest.mark.parametrize(("error", "dtype"), [(0.006, np.float16), (0.08, np.float32)])
+def test_the_precision_is_chosen_on_the_photos_of_the_first_call(
+    tmp_path, labelled, bf16_error, error, dtype
+):
+    bf16_error(error)
+    assert extractor(tmp_path, precision="auto").transform(labelled[0]).dtype == dtype

@@ -1,55 +1,54 @@
-"""A base as others see it: its facts at once where they are known, its network only when pixels come."""
+"""A base as the other rooms use it: its spec at once where it is known, its network only when pixels come."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.spec import BaseSpec, check_settings, question, resolved_precision
+from featcache import processor
+from featcache.bases.contract import Engine, Network, SpecStore
+from featcache.bases.resolution import Resolution, choose_precision, relative_difference
+from featcache.bases.spec import (
+    BaseSpec,
+    allowed_precisions,
+    check_settings,
+    network_key,
+    spec_key,
+    stored_dtype,
+)
 from featcache.errors import BaseNetworkError, FeaturesError, ModelError, StoreError
-from featcache.processor import cores, has_bf16
 from featcache.recipe import BaseSettings
 
-_NETWORK_FILE = "openvino.zip"
+Sample = Callable[[], NDArray[np.uint8] | None]
+"""Gives a few decoded photos (n, height, width, 3), or None where there are none."""
 
+NETWORK_FILE = "openvino.zip"
 
-class Memory(Protocol):
-    """Where facts about bases are kept between runs; `featcache.store.base_store.Store` is one."""
-
-    def recall(self, question: str) -> dict[str, Any] | None:
-        """Return what is known under this key."""
-
-    def remember(self, question: str, answer: dict[str, Any]) -> None:
-        """Keep facts under this key."""
-
-    def recall_file(self, shelf: str, name: str) -> bytes | None:
-        """Return a file that was kept beside a base's shards."""
-
-    def remember_file(self, shelf: str, name: str, data: bytes) -> None:
-        """Keep a file beside a base's shards."""
+# Keras counts layers per process, and neither its import nor OpenVINO's first call may happen twice at once.
+_BUILDING = threading.RLock()
 
 
 class Base:
-    """A frozen network from pixels to features.
+    """A frozen network from pixels to features. Thread-safe.
 
     Parameters
     ----------
     settings : BaseSettings
-    memory : Memory, optional
-        Asked for the facts and the converted network before anything is built, and told them after.
+    store : SpecStore, optional
+        Where the resolved spec and the converted network are loaded from and saved to.
     note : callable, optional
-        Is told one sentence when OpenVINO cannot run this base and TensorFlow does.
+        Called with one sentence: when TensorFlow runs the base because OpenVINO cannot, what bf16 costs, when
+        the stored network is damaged.
     spec : BaseSpec, optional
-        What the base must be, for a model that was trained on it. With the converted network in `memory`
-        nothing is built, and the weights file is not needed any more.
+        The spec of the base that a model was trained on. With the converted network in `store` nothing is
+        built, and the weights file is not needed.
 
     Raises
     ------
@@ -60,144 +59,112 @@ class Base:
     def __init__(
         self,
         settings: BaseSettings,
-        memory: Memory | None = None,
+        store: SpecStore | None = None,
         note: Callable[[str], None] = lambda _: None,
         spec: BaseSpec | None = None,
     ) -> None:
         if spec is None:
             check_settings(settings)
         self.settings = settings
-        self._memory = memory
+        self._store = store
         self._note = note
         self._required = spec
-        self._lock = threading.Lock()
-        self._converted: bytes | None = None
+        self._resolution = None if spec is None else Resolution(spec)
         self.prepare_seconds = 0.0
+
+    # ---- the spec ----------------------------------------------------------------------------------------
+
+    @property
+    def known(self) -> Resolution | None:
+        """What the settings resolve to, if that is known without building the network."""
+        if self._resolution is not None or self._store is None:
+            return self._resolution
+        try:
+            return Resolution.from_json(self._store.load_spec(self._spec_key) or {}, self.settings)
+        except (ValueError, KeyError, TypeError):
+            return None  # resolved elsewhere or damaged: it is resolved here
 
     @property
     def known_spec(self) -> BaseSpec | None:
-        """The facts, if they are known without building the network."""
-        if self._required is not None:
-            return self._required
-        facts = self._memory.recall(self._question) if self._memory else None
-        return BaseSpec.from_json(facts) if facts else None
+        """The spec, if it is known without building the network."""
+        known = self.known
+        return None if known is None else known.spec
 
-    @cached_property
-    def _question(self) -> str:
-        return question(self.settings)
-
-    @cached_property
+    @property
     def spec(self) -> BaseSpec:
-        """The facts; the network is built if they are not known."""
-        known = self.known_spec
-        return self._network.spec if known is None else known
+        """The spec; the network is built if it is not known."""
+        return self.resolve().spec
+
+    def resolve(self, sample: Sample | None = None) -> Resolution:
+        """Return the spec and how its precision was chosen, building the network if that is not known.
+
+        Parameters
+        ----------
+        sample : callable, optional
+            Called where photos are needed to compare bf16 with f32. Without photos "auto" means f32.
+        """
+        if self._resolution is None:
+            with _BUILDING:
+                if self._resolution is None:
+                    self._resolution = self.known or self._decided(sample)
+        return self._resolution
 
     @cached_property
-    def _built(self) -> Any:
+    def _spec_key(self) -> str:
+        return spec_key(self.settings)
+
+    def _decided(self, sample: Sample | None) -> Resolution:
+        network, converted = self._network, self._converted
+        difference, photos = None, 0
+        if converted is not None and processor.has_bf16() and "bf16" in allowed_precisions(self.settings):
+            pixels = None if sample is None else sample()
+            if pixels is not None:
+                difference, photos = self._bf16_difference(network, converted, pixels), len(pixels)
+        precision = choose_precision(self.settings, difference, converted is not None)
+        spec = network.with_precision(precision, stored_dtype(self.settings, precision)).spec
+        resolution = Resolution(spec, difference, photos)
+        if sentence := resolution.sentence(self.settings.precision):
+            self._note(sentence)
+        self._save_network(spec, converted)
+        if photos or converted is None or len(allowed_precisions(self.settings)) == 1:
+            self._save(lambda store: store.save_spec(self._spec_key, resolution.to_json()))
+        return resolution
+
+    def _bf16_difference(self, network: Network, converted: bytes, pixels: NDArray[np.uint8]) -> float:
+        from featcache.bases.openvino import OpenVINOEngine
+
+        size = self.settings.batch_size
+        exact, bf16 = (OpenVINOEngine(converted, network.spec, size, name) for name in ("f32", "bf16"))
+        return relative_difference(bf16, exact, pixels, size)
+
+    # ---- the network -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _network(self) -> Network:
         from featcache.bases.sources import build_network
 
         check_settings(self.settings)
-        return build_network(self.settings, *self._numbers())
+        with _BUILDING:
+            return build_network(self.settings)
 
     @cached_property
-    def _network(self) -> Any:
-        """The network in Keras, converted as well where the settings want that."""
-        network, (precision, dtype) = self._built, self._numbers()
-        self._converted = self._convert(network)
-        if self._converted is None and self.settings.precision == "auto" and precision != "f32":
-            dtype = "float32" if self.settings.dtype == "auto" else dtype
-            network = network.with_precision("f32", dtype)
-        self._remember(network.spec)
-        return network
-
-    def _numbers(self) -> tuple[str, str]:
-        """Return precision and stored type: a model keeps those that its head was trained on."""
-        if self._required is not None:
-            return self._required.precision, self._required.dtype
-        return resolved_precision(self.settings)
-
-    def _remember(self, spec: BaseSpec) -> None:
-        if self._memory is None:
-            return
-        known = self._required
-        # a base file that was renamed since is the same base
-        shelf = known if known is not None and known.fingerprint == spec.fingerprint else spec
-        try:
-            if self._converted is not None:
-                self._memory.remember_file(shelf.folder_name, _NETWORK_FILE, self._converted)
-            self._memory.remember(self._question, spec.to_json())
-        except StoreError as error:
-            # predicting needs no store that can be written; it only starts slower
-            self._note(f"{error}; the network is built again next time")
-
-    def _convert(self, network: Any) -> bytes | None:
+    def _converted(self) -> bytes | None:
+        """The network as OpenVINO's; None where TensorFlow runs it."""
         if self.settings.engine == "tensorflow":
             return None
         from featcache.bases.openvino import convert
 
         try:
-            return convert(network)
+            with _BUILDING:
+                return convert(self._network)
         except BaseNetworkError as error:
             if self.settings.engine == "openvino" or self.settings.precision == "bf16":
                 raise BaseNetworkError(f"{error}. TensorFlow can run it: --engine tensorflow") from None
             self._note(f"{error}. TensorFlow runs it, in f32")
             return None
 
-    def prepare(self) -> None:
-        """Build or load what runs the network; takes seconds the first time, nothing later. Thread-safe."""
-        with self._lock:
-            if "engine" not in self.__dict__:
-                started = time.perf_counter()
-                self.engine  # noqa: B018
-                self.prepare_seconds = time.perf_counter() - started
-
-    @cached_property
-    def engine(self) -> Any:
-        """What runs the network: called with pixels, from `parallel` threads at once."""
-        if self.settings.engine == "tensorflow":
-            return self._tensorflow_engine()
-        return self._kept_engine() or self._new_engine()
-
-    def _kept_engine(self) -> Any:
-        """Return the converted network that an earlier run kept, or None."""
-        kept = self._memory.recall_file(self.spec.folder_name, _NETWORK_FILE) if self._memory else None
-        if kept is None:
-            return None
-        try:
-            return self._openvino_engine(kept)
-        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError) as error:
-            self._note(f"the converted network in the store is damaged ({error}); it is made again")
-            return None
-
-    def _new_engine(self) -> Any:
-        self._checked_network()
-        if self._converted is None:
-            return self._tensorflow_engine()
-        return self._openvino_engine(self._converted)
-
-    def _openvino_engine(self, data: bytes) -> Any:
-        from featcache.bases.openvino import OpenVINOEngine
-
-        return OpenVINOEngine(data, self.spec, self.settings.batch_size, self._possible_precision())
-
-    def _possible_precision(self) -> str:
-        if self.spec.precision == "f32" or has_bf16():
-            return self.spec.precision
-        if self._required is None:
-            raise BaseNetworkError(
-                "base.precision = 'bf16' needs a processor with AMX or AVX512-BF16, which this one has not; "
-                "use --precision f32 or auto"
-            )
-        self._note("the model was trained on bf16 features; this processor has no bf16: its base runs in f32")
-        return "f32"
-
-    def _tensorflow_engine(self) -> Any:
-        from featcache.bases.tensorflow import TensorFlowEngine
-
-        return TensorFlowEngine(self._checked_network(), self.settings.batch_size)
-
-    def keras_network(self) -> Any:
-        """Build the network and return it as a `featcache.bases.sources.Network`, without converting it.
+    def keras_network(self) -> Network:
+        """Build the network and return it, without converting it.
 
         Raises
         ------
@@ -206,31 +173,129 @@ class Base:
         BaseNetworkError, WeightsError
             It cannot be built.
         """
-        return self._checked(self._built)
-
-    def _checked_network(self) -> Any:
-        """Return the network, if it is what was remembered or what a model was trained on."""
-        return self._checked(self._network)
-
-    def _checked(self, network: Any) -> Any:
+        network = self._network.with_precision(self.spec.precision, self.spec.dtype)
         if network.spec.fingerprint == self.spec.fingerprint:
             return network
         now, then = network.spec.folder_name, self.spec.folder_name
         if self._required is None:
+            self._save(lambda store: store.save_spec(self._spec_key, {}))  # an empty entry is no entry
             raise ModelError(
-                f"{self.settings.name} built now is {now} and was remembered as {then}; that is corrected "
-                "now: run again"
+                f"{self.settings.name} built now is {now} and was remembered as {then}; that entry is now "
+                "removed: run again"
             )
         raise ModelError(
             f"the model was trained on {then}, but its base is now {now}: the file of its weights has "
-            "changed, or another version of Keras gives other weights. Bring the old file back, or train the "
+            "changed, or another version of Keras gives other weights. Restore the old file, or train the "
             "head again"
         )
+
+    def _save_network(self, spec: BaseSpec, converted: bytes | None) -> None:
+        if converted is None:
+            return
+
+        def save(store: SpecStore) -> None:
+            store.save_file(spec.folder_name, NETWORK_FILE, converted)
+            store.save_spec(network_key(spec), {"sha256": hashlib.sha256(converted).hexdigest()})
+
+        self._save(save)
+
+    def _save(self, save: Callable[[SpecStore], None]) -> None:
+        if self._store is None:
+            return
+        try:
+            save(self._store)
+        except StoreError as error:
+            # predicting does not need a store that can be written; it only starts slower
+            self._note(f"{error}; the network is built again next time")
+
+    def _stored_network(self) -> bytes | None:
+        """Return the converted network of an earlier run, if it is the one that was saved for this base."""
+        data = None if self._store is None else self._store.load_file(self.spec.folder_name, NETWORK_FILE)
+        if self._store is None or data is None:
+            return None
+        saved = self._store.load_spec(network_key(self.spec)) or {}
+        if saved.get("sha256") == hashlib.sha256(data).hexdigest():
+            return data
+        self._note(
+            f"the converted network of {self.spec.folder_name} in the store is damaged or was replaced; the "
+            "network is converted again"
+        )
+        return None
+
+    # ---- running it --------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Build or load what runs the network; takes seconds the first time, nothing later."""
+        if "engine" in self.__dict__:
+            return
+        with _BUILDING:
+            if "engine" not in self.__dict__:
+                started = time.perf_counter()
+                self.engine  # noqa: B018
+                self.prepare_seconds = time.perf_counter() - started
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Runs the network in the spec's precision; a bf16 model in f32 where the processor has no bf16."""
+        return self._engine_in(self._usable_precision())
+
+    @cached_property
+    def _f32_engine(self) -> Engine:
+        self.prepare()
+        return self.engine if self._usable_precision() == "f32" else self._engine_in("f32")
+
+    def _usable_precision(self) -> str:
+        if self.spec.precision == "f32" or processor.has_bf16():
+            return self.spec.precision
+        if self._required is None:
+            raise BaseNetworkError(
+                "base.precision = 'bf16' needs a processor with AMX or AVX512-BF16, which this one does not "
+                "have; use --precision f32 or auto"
+            )
+        if "engine" not in self.__dict__:
+            self._note("the model was trained on bf16 features; this processor has no bf16: base runs in f32")
+        return "f32"
+
+    def _engine_in(self, precision: str) -> Engine:
+        with _BUILDING:
+            if self.settings.engine == "tensorflow":
+                return self._tensorflow_engine()
+            return self._stored_engine(precision) or self._new_engine(precision)
+
+    def _stored_engine(self, precision: str) -> Engine | None:
+        data = self._stored_network()
+        if data is None:
+            return None
+        try:
+            return self._openvino_engine(data, precision)
+        except (ValueError, RuntimeError) as error:
+            # whole, but written by another version of OpenVINO
+            self._note(
+                f"the converted network in the store cannot be loaded ({error}); it is converted again"
+            )
+            return None
+
+    def _new_engine(self, precision: str) -> Engine:
+        self.keras_network()
+        if self._converted is None:
+            return self._tensorflow_engine()
+        self._save_network(self.spec, self._converted)
+        return self._openvino_engine(self._converted, precision)
+
+    def _openvino_engine(self, data: bytes, precision: str) -> Engine:
+        from featcache.bases.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(data, self.spec, self.settings.batch_size, precision)
+
+    def _tensorflow_engine(self) -> Engine:
+        from featcache.bases.tensorflow import TensorFlowEngine
+
+        return TensorFlowEngine(self.keras_network(), self.settings.batch_size)
 
     @property
     def parallel(self) -> int:
         """How many threads may call `features` at once."""
-        return cores()
+        return processor.cores()
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """Return the features (n, ...) of pixels (n, height, width, 3), n up to ``settings.batch_size``.
@@ -238,25 +303,29 @@ class Base:
         Raises
         ------
         FeaturesError
-            A value is no finite number, or does not fit the stored type.
+            A value is not finite, or does not fit the stored dtype.
         """
         self.prepare()
         return stored(self.engine(pixels), self.spec.dtype)
 
+    def f32_features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features computed and kept in f32, whatever the precision and dtype of the spec."""
+        return self._f32_engine(pixels)
+
 
 def stored(features: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Return features in the type in which they are stored.
+    """Return features in the dtype in which they are stored.
 
     Raises
     ------
     FeaturesError
-        A value is no finite number, or larger than the type can hold.
+        A value is not finite, or larger than the dtype can hold.
     """
     largest = float(np.abs(features).max(initial=0.0))
     if not np.isfinite(largest):
         raise FeaturesError(
-            "the base gave values that are no finite numbers; its weights may be damaged, or "
-            "base.preprocessing is not what they were trained with"
+            "the base gave values that are not finite; its weights may be damaged, or base.preprocessing is "
+            "not the one they were trained with"
         )
     limit = float(np.finfo(dtype).max)
     if largest > limit:

@@ -1,4 +1,4 @@
-"""Divides a network for fine-tuning: what stays frozen and is computed once, and what is trained above it."""
+"""Splits a network for fine-tuning: the frozen part is computed once, the part above it is trained."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featcache.bases.sources import Network
+from featcache.bases.contract import Network
+from featcache.bases.private import inputs_of
 from featcache.errors import BaseNetworkError, did_you_mean
 from featcache.runtime import keras
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer of a network, for people.
+    """One layer of a network, as tables show it.
 
     Attributes
     ----------
@@ -35,8 +36,8 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class Division:
-    """A network cut at its boundary, the latest tensor before what is trained that everything passes.
+class SplitNetwork:
+    """A network split at its boundary, the last tensor before the trained layers that every path passes.
 
     Attributes
     ----------
@@ -53,11 +54,13 @@ class Division:
     layers: tuple[LayerRow, ...]
 
 
-def divide(network: Network, from_layer: str | None = None, unfreeze_from: int | None = None) -> Division:
-    """Divide a network at the first layer to train.
+def split_at(
+    network: Network, from_layer: str | None = None, unfreeze_from: int | None = None
+) -> SplitNetwork:
+    """Split a network at the first layer to train.
 
-    Residual blocks are why the boundary may lie earlier than that layer: what jumps over a layer has to be
-    computed above it, too.
+    With residual blocks the boundary may lie earlier than that layer: a skip connection around a layer has
+    to be computed above the boundary, too.
 
     Parameters
     ----------
@@ -85,7 +88,7 @@ def divide(network: Network, from_layer: str | None = None, unfreeze_from: int |
         )
     boundary = _boundary(body.operations, body.layers[first])
     upper = keras().Model(boundary.output, body.output, name="upper")
-    return Division(boundary.name, upper, tuple(_rows(body)))
+    return SplitNetwork(boundary.name, upper, tuple(_rows(body)))
 
 
 def _first_trainable(body: Any, name: str, from_layer: str | None, unfreeze_from: int | None) -> int:
@@ -93,7 +96,7 @@ def _first_trainable(body: Any, name: str, from_layer: str | None, unfreeze_from
     if from_layer is not None:
         if from_layer not in names:
             raise BaseNetworkError(
-                f"finetune.from_layer = {from_layer!r} is no layer of {name}."
+                f"finetune.from_layer = {from_layer!r} is not a layer of {name}."
                 f"{did_you_mean(from_layer, names)} It has {len(names)} layers, from {names[1]!r} to "
                 f"{names[-1]!r}"
             )
@@ -107,27 +110,23 @@ def _first_trainable(body: Any, name: str, from_layer: str | None, unfreeze_from
 
 
 def _boundary(operations: Sequence[Any], first: Any) -> Any:
-    """Return the latest operation before `first` that no connection jumps over.
+    """Return the last operation before `first` that no connection skips.
 
-    In a topological order that is the same as lying on every way from input to output.
+    In a topological order that is the same as lying on every path from input to output.
     """
     place = {operation: number for number, operation in enumerate(operations)}
     furthest = [0] * len(operations)
     for operation, number in place.items():
-        for source in _sources(operation, place):
-            furthest[source] = max(furthest[source], number)
+        for source in inputs_of(operation):
+            if source in place:
+                furthest[place[source]] = max(furthest[place[source]], number)
     open_until, boundary = 0, operations[0]
     for number in range(place[first]):
-        # what comes earlier is read here at the latest
+        # no later operation reads an earlier output
         if open_until <= number:
             boundary = operations[number]
         open_until = max(open_until, furthest[number])
     return boundary
-
-
-def _sources(operation: Any, place: dict[Any, int]) -> list[int]:
-    parents = [parent.operation for node in operation._inbound_nodes for parent in node.parent_nodes]
-    return [place[parent] for parent in parents if parent in place]
 
 
 def _rows(body: Any) -> list[LayerRow]:

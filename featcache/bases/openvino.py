@@ -7,6 +7,7 @@ Preprocessing and pooling are inside; it takes uint8 pixels.
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
 import threading
 import zipfile
@@ -16,24 +17,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.sources import Network
+from featcache.bases.contract import Network
 from featcache.bases.spec import BaseSpec
-from featcache.bases.tensorflow import filled_up
+from featcache.bases.tensorflow import padded
 from featcache.errors import BaseNetworkError
 from featcache.runtime import tensorflow
 
 # Two correct f32 implementations differ by a hundredth of this; a wrong conversion by far more.
 _TOLERANCE = 1e-3
-_MEMBERS = ("model.xml", "model.bin")
+_XML, _WEIGHTS = "model.xml", "model.bin"
 
 
 def convert(network: Network) -> bytes:
-    """Return the network as OpenVINO's, after comparing both on a picture.
+    """Convert the network to OpenVINO and compare both on random pixels.
 
     Raises
     ------
     BaseNetworkError
-        OpenVINO cannot convert it, or the converted one gives other numbers.
+        OpenVINO cannot convert it, or the converted one gives other features.
     """
     import openvino
 
@@ -43,11 +44,11 @@ def convert(network: Network) -> bytes:
         tf.TensorSpec((None, height, width, 3), tf.uint8)
     )
     try:
-        # The output is named: what only a custom gradient (swish) reads would count as further outputs.
+        # Without the name, tensors that only a custom gradient (swish) reads would become further outputs.
         data = _as_bytes(openvino.convert_model(traced, output=[traced.outputs[0].name]))
         _compare(network, data)
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        # what OpenVINO's front end raises for an operation that it does not know
+        # raised by OpenVINO's front end for an unknown operation
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BaseNetworkError(f"OpenVINO cannot convert {network.spec.name}: {reason}") from error
     return data
@@ -58,10 +59,35 @@ def _as_bytes(model: Any) -> bytes:
 
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(packed, "w") as archive:
-        openvino.save_model(model, Path(folder) / _MEMBERS[0], compress_to_fp16=False)
-        for name in _MEMBERS:
-            archive.write(Path(folder) / name, name)
+        openvino.save_model(model, Path(folder) / _XML, compress_to_fp16=False)
+        for name in (_XML, _WEIGHTS):
+            # a fixed date: the same network gives the same bytes
+            archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes())
     return packed.getvalue()
+
+
+def unpack(data: bytes) -> tuple[bytes, bytes]:
+    """Return description and weights of a converted network.
+
+    Raises
+    ------
+    ValueError
+        It is not an archive of exactly these two, uncompressed and whole.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {one.filename: one for one in archive.infolist()}
+            if set(members) != {_XML, _WEIGHTS} or len(members) != len(archive.infolist()):
+                raise ValueError(f"it holds {', '.join(sorted(members)) or 'nothing'}")
+            # nothing is compressed: no member is larger than the archive
+            if any(
+                one.compress_type != zipfile.ZIP_STORED or one.file_size > len(data)
+                for one in members.values()
+            ):
+                raise ValueError("its members are not stored uncompressed")
+            return archive.read(_XML), archive.read(_WEIGHTS)
+    except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"it is not a whole archive: {error}") from None
 
 
 def _compare(network: Network, data: bytes) -> None:
@@ -77,16 +103,22 @@ def _compare(network: Network, data: bytes) -> None:
 class OpenVINOEngine:
     """A converted base, compiled for this machine and batches of one size.
 
-    It may be called from several threads at once; each has an inference request of its own. Smaller
-    batches are filled up, so that a row's numbers do not depend on how many others were left.
+    It may be called from several threads at once; each has its own inference request. Smaller batches are
+    padded, so that a row's features do not depend on the size of its batch.
 
     Parameters
     ----------
     data : bytes
-        What `convert` gave.
+        What `convert` returned.
     spec : BaseSpec
     batch_size : int
     precision : {"f32", "bf16"}
+        Always said to OpenVINO, which otherwise computes in bf16 where the processor can.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        `data` is not a converted network, or not one that this version of OpenVINO reads.
     """
 
     name = "openvino"
@@ -95,9 +127,7 @@ class OpenVINOEngine:
         import openvino
 
         core = openvino.Core()
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            xml, weights = (archive.read(name) for name in _MEMBERS)
-        model = core.read_model(xml, weights)
+        model = core.read_model(*unpack(data))
         model.reshape([batch_size, *spec.image_size, 3])
         # Pinned inference threads wait for their own core while another thread decodes on it.
         wanted = {
@@ -106,17 +136,18 @@ class OpenVINOEngine:
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled = core.compile_model(model, "CPU", wanted)
+        self.precision = precision
         self._batch_size = batch_size
         self._requests = threading.local()
         # Every inference calls this, and the first call of a process initialises a static object in C++ while
-        # it gives Python's lock away: two first calls at once would wait for each other for ever.
+        # it releases the GIL: two first calls at once deadlock.
         openvino.Type.u8.to_dtype()
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
         count = len(pixels)
         if count < self._batch_size:
-            pixels = filled_up(pixels, self._batch_size)
+            pixels = padded(pixels, self._batch_size)
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         result = self._requests.own.infer({0: pixels}, share_inputs=True)[0]

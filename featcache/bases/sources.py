@@ -8,33 +8,35 @@ import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featcache.bases.contract import Network
+from featcache.bases.private import own_weights
 from featcache.bases.spec import (
     APPLICATIONS,
     HUB_PREFIX,
-    KERAS_SUFFIX,
     BaseSpec,
     check_settings,
     short_name,
+    source_of,
     weights_file,
 )
 from featcache.errors import BaseNetworkError, WeightsError, did_you_mean
 from featcache.recipe import BaseSettings
-from featcache.runtime import keras
+from featcache.runtime import keras, pooling_layer
 
 Preprocess = Callable[[Any], Any]
 
 # Keras names the second DepthwiseConv2D of a process "depthwise_conv2d_1".
 _AUTOMATIC = re.compile(r"(.+?)(?:_(\d+))?")
 
-# Shapes of KerasHub's ResNets as its presets have them (He et al., 2015, table 1), so that they can be
-# built with random weights or a weights file on a machine that cannot reach the presets.
+# The ResNet presets of KerasHub (He et al., 2015, table 1), so that they can be built with random weights or
+# a weights file on a machine without internet access.
 _HUB_RESNETS: dict[str, tuple[str, list[int], list[int]]] = {
     "resnet_18_imagenet": ("basic_block", [64, 128, 256, 512], [2, 2, 2, 2]),
     "resnet_50_imagenet": ("bottleneck_block", [64, 128, 256, 512], [3, 4, 6, 3]),
@@ -44,30 +46,8 @@ _HUB_RESNETS: dict[str, tuple[str, list[int], list[int]]] = {
 
 
 @dataclass(frozen=True)
-class Network:
-    """A built base.
-
-    Attributes
-    ----------
-    model : keras.Model
-        From uint8 pixels (n, height, width, 3) to float32 features (n, ...).
-    spec : BaseSpec
-    body : keras.Model
-        The network itself, without preprocessing and pooling.
-    """
-
-    model: Any
-    spec: BaseSpec
-    body: Any
-
-    def with_precision(self, precision: str, dtype: str) -> Network:
-        """Return the same network under a spec of another precision and stored type."""
-        return replace(self, spec=replace(self.spec, precision=precision, dtype=dtype))
-
-
-@dataclass(frozen=True)
 class _Backbone:
-    """A network before it is cut: the Keras model, what prepares its pixels, and both in words."""
+    """A whole network with its preprocessing function, and the names of both for the spec."""
 
     model: Any
     preprocess: Preprocess
@@ -82,7 +62,7 @@ def build_network(settings: BaseSettings, precision: str = "f32", dtype: str = "
     ----------
     settings : BaseSettings
     precision, dtype : str
-        What the spec says of the engine's products and of the stored type; the Keras model itself is f32.
+        Written into the spec; the Keras model itself computes in f32.
 
     Raises
     ------
@@ -122,24 +102,19 @@ def build_network(settings: BaseSettings, precision: str = "f32", dtype: str = "
 
 
 def _backbone(settings: BaseSettings) -> _Backbone:
-    if settings.name.endswith(KERAS_SUFFIX):
-        backbone = _from_keras_file(settings)
-    elif settings.name.startswith(HUB_PREFIX):
-        backbone = _from_hub(settings)
-    else:
-        backbone = _from_applications(settings)
+    backbone = SOURCES[source_of(settings.name)](settings)
     path = weights_file(settings)
     if path:
         _load_weights(backbone.model, path, settings)
-    _number_anew(backbone.model)
+    _reset_layer_numbers(backbone.model)
     return backbone
 
 
-def _number_anew(model: Any) -> None:
-    """Give layers that Keras numbers by itself the names that they have where nothing was built before.
+def _reset_layer_numbers(model: Any) -> None:
+    """Give layers that Keras names automatically the names that they have in a fresh process.
 
-    Keras counts in the whole process: the ``add_3`` of a network would be ``add_19`` when it is built again,
-    and with it the layer where a base is cut.
+    Keras counts layers per process: the ``add_3`` of a network would be ``add_19`` when it is built again,
+    and the name of a layer is part of the spec.
     """
     counted: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     for operation in _operations(model):
@@ -226,7 +201,7 @@ def _hub_preset(keras_hub: Any, preset: str, settings: BaseSettings) -> Any:
     known = keras_hub.models.Backbone.presets
     if preset not in known:
         near = did_you_mean(preset, known)
-        raise BaseNetworkError(f"base.name = {settings.name!r} is no preset of KerasHub.{near}")
+        raise BaseNetworkError(f"base.name = {settings.name!r} is not a preset of KerasHub.{near}")
     try:
         model = keras_hub.models.Backbone.from_preset(
             preset, load_weights=settings.weights == "imagenet", **settings.arguments
@@ -238,7 +213,7 @@ def _hub_preset(keras_hub: Any, preset: str, settings: BaseSettings) -> Any:
             f"access {', '.join(_HUB_RESNETS)} can be built with --weights FILE or --weights random"
         ) from None
     if not hasattr(model, "layers") or not hasattr(model.output, "shape"):
-        raise BaseNetworkError(f"{settings.name} is no image network with a single output")
+        raise BaseNetworkError(f"{settings.name} is not an image network with a single output")
     return model
 
 
@@ -275,10 +250,17 @@ def _from_keras_file(settings: BaseSettings) -> _Backbone:
     return _Backbone(model, lambda x: x, "none", architecture)
 
 
+SOURCES: dict[str, Callable[[BaseSettings], _Backbone]] = {
+    "keras.applications": _from_applications,
+    "KerasHub": _from_hub,
+    ".keras file": _from_keras_file,
+}
+
+
 def _load_weights(model: Any, path: Path, settings: BaseSettings) -> None:
     try:
         with warnings.catch_warnings():
-            # what Keras warns of here it also raises in the end, in one sentence instead of dozens
+            # Keras also raises what it warns of here, in one sentence instead of dozens
             warnings.simplefilter("ignore")
             model.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
@@ -296,7 +278,7 @@ def _layer(model: Any, settings: BaseSettings) -> Any:
         names = [layer.name for layer in model.layers]
         near = did_you_mean(settings.layer, names)
         raise BaseNetworkError(
-            f"base.layer = {settings.layer!r} is no layer of {settings.name}.{near} "
+            f"base.layer = {settings.layer!r} is not a layer of {settings.name}.{near} "
             f"It has {len(names)} layers, from {names[1]!r} to {names[-1]!r}"
         )
     layer = by_name[settings.layer]
@@ -317,27 +299,24 @@ def _preprocessing(backbone: _Backbone, settings: BaseSettings) -> tuple[Preproc
 
 
 def _pool(features: Any, pooling: str) -> Any:
-    layers = keras().layers
-    if pooling == "none" or len(features.shape) != 4:
-        return features
-    return {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}[pooling]()(features)
+    layer = pooling_layer(pooling) if len(features.shape) == 4 else None
+    return features if layer is None else layer(features)
 
 
 def randomize(model: Any, seed: int) -> None:
-    """Draw every kernel of `model` anew from He's normal distribution, the same for the same seed everywhere.
+    """Draw every kernel of `model` from He's normal distribution, reproducibly across Keras versions.
 
-    Keras's own initializers are not used: their numbers may change between versions, and with them the
-    fingerprint. Biases, scales and moving statistics keep their initial constants.
+    Keras's own initializers are not used: their numbers may change between versions, and the fingerprint
+    with them. Biases, scales and moving statistics keep their initial constants.
     Source: He et al., "Delving Deep into Rectifiers", 2015, equation 10.
     """
     depthwise = keras().layers.DepthwiseConv2D
     generator = np.random.default_rng(seed)
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        for weight in layer._trainable_variables:
-            if len(weight.shape) >= 2:
-                single = isinstance(layer, depthwise) or "depthwise" in weight.name
-                fan_in = np.prod(weight.shape[:2] if single else weight.shape[:-1])
-                weight.assign(generator.standard_normal(weight.shape, np.float32) * np.sqrt(2.0 / fan_in))
+    for layer, weight in own_weights(model):
+        if len(weight.shape) >= 2:
+            single = isinstance(layer, depthwise) or "depthwise" in weight.name
+            fan_in = np.prod(weight.shape[:2] if single else weight.shape[:-1])
+            weight.assign(generator.standard_normal(weight.shape, np.float32) * np.sqrt(2.0 / fan_in))
 
 
 def weights_hash(model: Any) -> str:

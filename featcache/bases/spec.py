@@ -1,9 +1,11 @@
-"""Which network, cut where, fed how: the plain facts about a base, and its fingerprint."""
+"""The plain facts about a base, its fingerprint, and the settings that they follow from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from featcache import processor
 from featcache.errors import BaseNetworkError, WeightsError, did_you_mean
 from featcache.files import file_sha256
-from featcache.processor import has_bf16
 from featcache.recipe import BaseSettings
 from featcache.versions import DECODER, NETWORKS
 
-# The classification networks of keras.applications, and the module there that prepares their pixels.
+# The classification networks of keras.applications, and the module with their preprocess_input.
 APPLICATIONS: dict[str, str] = {
     **dict.fromkeys([f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")], "convnext"),
     **dict.fromkeys([f"DenseNet{depth}" for depth in (121, 169, 201)], "densenet"),
@@ -41,15 +43,37 @@ APPLICATIONS: dict[str, str] = {
 HUB_PREFIX = "hub:"
 KERAS_SUFFIX = ".keras"
 
+_CHOICES = {
+    "pooling": ("none", "avg", "max"),
+    "resize": ("stretch", "crop", "pad"),
+    "interpolation": ("nearest", "bilinear", "bicubic", "lanczos", "box"),
+    "precision": ("f32", "bf16"),
+    "dtype": ("float16", "float32"),
+}
+_TYPES = {
+    "name": str,
+    "architecture": str,
+    "arguments": dict,
+    "weights": str,
+    "layer": str,
+    "preprocessing": str,
+    "decoder": int,
+    "networks": int,
+}
+# The name becomes part of a folder's name; the weights are a SHA-256.
+_PATTERNS = {"name": r"[^/\\\x00-\x1f\x7f]{1,200}", "weights": r"[0-9a-f]{64}"}
+_MAX_VALUES = 1 << 31  # of one image's features
+_MAX_SIDE = 1 << 14
+
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """All that the numbers of the features depend on, and nothing else.
+    """Everything that the features depend on, and nothing else.
 
     Attributes
     ----------
     name : str
-        For people and folder names; no part of the fingerprint.
+        Shown to people and part of folder names; not part of the fingerprint.
     architecture : str
         The network: ``keras.applications.VGG16``, ``keras_hub.NAME`` or ``sha256:`` of a ``.keras`` file's
         configuration.
@@ -66,10 +90,10 @@ class BaseSpec:
     networks : int
         Version of the code that builds the network.
     preprocessing : str
-        How pixels of 0 to 255 are prepared.
-    precision : str
-        Of the network's products.
-    dtype : str
+        What happens to pixels of 0 to 255 before the network.
+    precision : {"f32", "bf16"}
+        In which the network computes.
+    dtype : {"float16", "float32"}
         In which features are stored.
     feature_shape : tuple of int
         Of one image's features, (h, w, c) or (c,). It follows from the rest.
@@ -113,20 +137,56 @@ class BaseSpec:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> BaseSpec:
-        """Make a spec from what `to_json` gave."""
+        """Make a spec from what `to_json` gave.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            A key is missing or unknown, or a value cannot be one of a base.
+        """
         pairs = {key: tuple(facts[key]) for key in ("image_size", "feature_shape")}
-        return cls(**{**facts, **pairs})
+        spec = cls(**{**facts, **pairs})
+        _check_values(spec)
+        return spec
+
+
+def _check_values(spec: BaseSpec) -> None:
+    """Raise a ValueError that names the first value which cannot be one of a base."""
+    for key, kind in _TYPES.items():
+        if type(getattr(spec, key)) is not kind:
+            raise ValueError(f"{key} = {getattr(spec, key)!r} is not of type {kind.__name__}")
+    for key, allowed in _CHOICES.items():
+        if getattr(spec, key) not in allowed:
+            raise ValueError(f"{key} = {getattr(spec, key)!r} is none of {', '.join(allowed)}")
+    for key, pattern in _PATTERNS.items():
+        if not re.fullmatch(pattern, getattr(spec, key)):
+            raise ValueError(f"{key} = {getattr(spec, key)!r} cannot be the {key} of a base")
+    _check_sizes("image_size", spec.image_size, range(2, 3), _MAX_SIDE)
+    _check_sizes("feature_shape", spec.feature_shape, range(1, 5), _MAX_VALUES)
+
+
+def _check_sizes(key: str, sizes: tuple[Any, ...], lengths: range, largest: int) -> None:
+    positive = all(type(size) is int and 1 <= size <= largest for size in sizes)
+    if len(sizes) not in lengths or not positive or math.prod(sizes) > _MAX_VALUES:
+        raise ValueError(f"{key} = {sizes} cannot be the {key} of a base")
+
+
+def source_of(name: str) -> str:
+    """Return where the network called `name` comes from: "keras.applications", "KerasHub", ".keras file"."""
+    if name.endswith(KERAS_SUFFIX):
+        return ".keras file"
+    return "KerasHub" if name.startswith(HUB_PREFIX) else "keras.applications"
 
 
 def short_name(settings: BaseSettings) -> str:
-    """Return what a base is called in folders and tables: "VGG16", "resnet_18_imagenet", a file's stem."""
+    """Return the base's name in folders and tables: "VGG16", "resnet_18_imagenet", a file's stem."""
     if settings.name.endswith(KERAS_SUFFIX):
         return Path(settings.name).stem
     return settings.name.removeprefix(HUB_PREFIX)
 
 
 def check_settings(settings: BaseSettings) -> None:
-    """Find out what can be found out about the settings without building the network.
+    """Check the settings as far as that is possible without building the network.
 
     Raises
     ------
@@ -136,11 +196,11 @@ def check_settings(settings: BaseSettings) -> None:
     name = settings.name
     if name.endswith(KERAS_SUFFIX):
         if not Path(name).is_file():
-            raise BaseNetworkError(f"base.name = {name!r}: there is no such file")
+            raise BaseNetworkError(f"base.name = {name!r}: {_missing(Path(name))}")
     elif not name.startswith(HUB_PREFIX) and name not in APPLICATIONS:
         near = did_you_mean(name, APPLICATIONS)
         raise BaseNetworkError(
-            f"base.name = {name!r} is no network of keras.applications.{near} Known are "
+            f"base.name = {name!r} is not a network of keras.applications.{near} Known are "
             f"{', '.join(APPLICATIONS)}; hub:NAME takes one from KerasHub, FILE.keras one of your own"
         )
     reserved = {"include_top", "weights", "input_shape", "input_tensor", "pooling", "classes", "name"}
@@ -153,9 +213,14 @@ def check_settings(settings: BaseSettings) -> None:
     path = weights_file(settings)
     if path and not path.is_file():
         raise WeightsError(
-            f"base.weights = {settings.weights!r}: there is no such file; give a weights file, "
+            f"base.weights = {settings.weights!r}: {_missing(path)}; give a weights file, "
             '"imagenet" or "random"'
         )
+
+
+def _missing(path: Path) -> str:
+    # a pipe or a device is never opened: reading it can block or never end
+    return "it is not a regular file" if path.exists() else "there is no such file"
 
 
 def weights_file(settings: BaseSettings) -> Path | None:
@@ -169,33 +234,42 @@ def files_of(settings: BaseSettings) -> dict[str, Path]:
     return files | ({"name": Path(settings.name)} if settings.name.endswith(KERAS_SUFFIX) else {})
 
 
-def resolved_precision(settings: BaseSettings) -> tuple[str, str]:
-    """Return the precision of the products and the stored type that the settings mean on this machine.
+def allowed_precisions(settings: BaseSettings) -> tuple[str, ...]:
+    """Return the precisions that the settings can resolve to on this machine.
 
-    "auto" is bf16 where the processor multiplies it in hardware, f32 elsewhere and with TensorFlow; bf16
-    features are stored as float16, f32 ones as float32.
+    "auto" can be bf16 only where the processor multiplies bf16 in hardware and OpenVINO may run the base.
     """
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if has_bf16() and settings.engine != "tensorflow" else "f32"
-    dtype = settings.dtype
-    if dtype == "auto":
-        dtype = "float16" if precision == "bf16" else "float32"
-    return precision, dtype
+    if settings.precision != "auto":
+        return (settings.precision,)
+    return ("f32", "bf16") if processor.has_bf16() and settings.engine != "tensorflow" else ("f32",)
 
 
-def question(settings: BaseSettings) -> str:
-    """Return a hash of all from which a spec follows, files by their bytes: the key to remember a spec by.
+def stored_dtype(settings: BaseSettings, precision: str) -> str:
+    """Return the dtype that features are stored in; "auto" is float16 for bf16 and float32 for f32."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "float16" if precision == "bf16" else "float32"
 
-    The versions of the packages that build the network are part of it: another may fetch other weights.
+
+def spec_key(settings: BaseSettings) -> str:
+    """Return the key under which the spec of these settings is remembered: a hash of all it follows from.
+
+    Files count by their bytes. The versions of the packages that build the network are part of the key, since
+    another version may fetch other weights; so are the precisions that this machine allows.
     """
-    asked = settings.model_dump(mode="json", exclude={"batch_size"})
+    facts = settings.model_dump(mode="json", exclude={"batch_size"})
     for key, path in files_of(settings).items():
-        asked[key] = f"{path.stem}:{file_sha256(path)}"
-    asked["precision"], asked["dtype"] = resolved_precision(settings)
+        facts[key] = f"{path.stem}:{file_sha256(path)}"
+    facts["precision"] = allowed_precisions(settings)
+    facts["dtype"] = [stored_dtype(settings, precision) for precision in facts["precision"]]
     packages = ["keras", "openvino", *(["keras-hub"] if settings.name.startswith(HUB_PREFIX) else [])]
     versions = {package: version(package) for package in packages}
-    return _digest_of_json({**asked, **versions, "decoder": DECODER, "networks": NETWORKS})
+    return _digest_of_json({**facts, **versions, "decoder": DECODER, "networks": NETWORKS})
+
+
+def network_key(spec: BaseSpec) -> str:
+    """Return the key under which the hash of a base's converted network is remembered."""
+    return _digest_of_json({"network": spec.fingerprint})
 
 
 def _digest_of_json(value: Any) -> str:

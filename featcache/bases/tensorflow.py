@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.sources import Network
+from featcache.bases.contract import Network
 from featcache.runtime import tensorflow
 
 
 class TensorFlowEngine:
     """The base as one compiled function for batches of one size.
 
-    Smaller batches are filled up: one compiled shape, and a row's numbers do not depend on how many
-    others happened to be left for the last batch.
+    Smaller batches are padded: there is one compiled shape, and a row's features do not depend on the size of
+    its batch.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class TensorFlowEngine:
         """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
         count = len(pixels)
         if count < self._batch_size:
-            pixels = filled_up(pixels, self._batch_size)
+            pixels = padded(pixels, self._batch_size)
         return np.asarray(self._run(self._constant(pixels)).numpy()[:count], np.float32)
 
 
-def filled_up(pixels: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
-    """Return pixels (n, ...) with black pictures added, shape (batch_size, ...)."""
+def padded(pixels: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
+    """Return pixels (n, ...) with black images appended, shape (batch_size, ...)."""
     black = np.zeros((batch_size - len(pixels), *pixels.shape[1:]), np.uint8)
     return np.concatenate([pixels, black])

@@ -1,4 +1,4 @@
-"""Decides whether an exported model says what the model says: numbers in, a verdict out, nothing is run."""
+"""Decides whether an exported model gives the model's labels: a pure function of their probabilities."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN = -1
-"""In place of a photo's label where nobody told it."""
+"""The label of a photo whose class is not known."""
 
 REQUIRED = 0.99
 REQUIRED_INT8 = 0.95
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model says of n photos.
+class Predictions:
+    """Probabilities and labels of n photos.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How alike two models answer.
+    """How two models agree.
 
     Attributes
     ----------
@@ -67,19 +67,19 @@ class Comparison:
 
 
 def compare(
-    original: Answers, exported: NDArray[Any], truth: NDArray[np.int64], required: float
+    original: Predictions, exported: NDArray[Any], truth: NDArray[np.int64], required: float
 ) -> Comparison:
-    """Compare what the model and its exported form say of the same photos.
+    """Compare the predictions of the model and of its exported form on the same photos.
 
     Parameters
     ----------
-    original : Answers
+    original : Predictions
     exported : ndarray, shape (n, classes)
-        Probabilities; the most probable class is the label. A row that is not finite equals nothing.
+        Probabilities; the most probable class is the label. A row that is not finite equals no label.
     truth : ndarray of int, shape (n,)
-        The photos' labels, `UNKNOWN` where they are not known.
+        The photos' labels or `UNKNOWN`.
     required : float
-        Share of equal labels from which on the two are the same.
+        Smallest share of equal labels that passes.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def compare(
         The exported form gives arrays of another shape.
     """
     if exported.shape != original.probabilities.shape:
-        raise ValueError(f"gives {exported.shape} numbers in place of {original.probabilities.shape}")
+        raise ValueError(f"gives {exported.shape} numbers instead of {original.probabilities.shape}")
     finite = np.isfinite(exported).all(axis=1)
     labels = np.where(finite, exported.argmax(axis=1), UNKNOWN - 1)
     known = truth != UNKNOWN

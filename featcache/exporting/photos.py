@@ -1,4 +1,4 @@
-"""The photos on which an export is checked and quantised: those of the model's own recipe, or a folder's."""
+"""The photos on which an export is checked and quantized: those of the model's recipe, or of a folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from featcache.errors import DataError, FormatError, StoreError
 from featcache.exporting.check import UNKNOWN
 from featcache.featurize import Photo, decode_unchanged
 from featcache.model import Model, expand
+from featcache.run.layout import FEATURE_FILE, FINETUNE_FOLDER, run_of_model
 from featcache.store.feature_file import Features
 
 _T = TypeVar("_T")
@@ -23,7 +24,7 @@ ENOUGH = 100
 MOST = 500
 SAMPLE = 200
 
-# Photos that the head was not trained on tell most; those of train are better than none.
+# Photos that the head was not trained on first.
 _ORDER = ("validation", "test", "train")
 
 
@@ -35,7 +36,7 @@ class Labelled:
     ----------
     pixels : ndarray of uint8, shape (n, height, width, 3)
     labels : ndarray of int, shape (n,)
-        Numbers of the model's classes, `UNKNOWN` where nobody told them.
+        Class numbers or `UNKNOWN`.
     """
 
     pixels: NDArray[np.uint8]
@@ -43,14 +44,14 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportPhotos:
     """Photos by split, with their labels.
 
     Attributes
     ----------
     splits : dict of str to list of (Photo, label)
     name : str
-        What to call it in messages.
+        Where they come from, for messages.
     """
 
     splits: dict[str, list[tuple[Photo, int]]]
@@ -73,11 +74,11 @@ class Source:
                 pixels += decoded
                 labels += [rows[place][1] for place in places]
         if not pixels:
-            raise DataError(f"{self.name} has no photo that is still there unchanged. {_ADVICE}")
+            raise DataError(f"{self.name} has no photo left that is unchanged. {_ADVICE}")
         return Labelled(np.stack(pixels), np.array(labels, np.int64))
 
     def to_quantize(self, model: Model) -> NDArray[np.uint8]:
-        """Decode up to 200 photos of train, or of what there is, as the sample that int8's ranges follow.
+        """Decode up to 200 photos of train, or of what there is, to calibrate int8's ranges on.
 
         Raises
         ------
@@ -89,7 +90,7 @@ class Source:
             _, pixels = decode_unchanged([photo for photo, _ in rows], model.settings)
             if pixels:
                 return np.stack(pixels)
-        raise DataError(f"{self.name} has no photo that is still there unchanged. {_ADVICE}")
+        raise DataError(f"{self.name} has no photo left that is unchanged. {_ADVICE}")
 
 
 _ADVICE = "Give photos to check the export on with --photos FOLDER"
@@ -102,7 +103,7 @@ def spread(rows: Sequence[_T], count: int) -> list[_T]:
     return [rows[place * len(rows) // count] for place in range(count)]
 
 
-def of_folder(folder: Path, model: Model) -> Source:
+def of_folder(folder: Path, model: Model) -> ExportPhotos:
     """Return a folder's photos; where a photo's folder has the name of a class, that is its label.
 
     Raises
@@ -112,10 +113,10 @@ def of_folder(folder: Path, model: Model) -> Source:
     """
     number = {name: place for place, name in enumerate(model.classes)}
     rows = [(Photo(path), number.get(Path(path).parent.name, UNKNOWN)) for path in expand([folder])]
-    return Source({"validation": rows}, str(folder))
+    return ExportPhotos({"validation": rows}, str(folder))
 
 
-def of_run(model_folder: Path, model: Model) -> Source:
+def of_run(model_folder: Path, model: Model) -> ExportPhotos:
     """Return the photos of the run that a model's folder lies in, as its feature file lists them.
 
     Raises
@@ -127,7 +128,9 @@ def of_run(model_folder: Path, model: Model) -> Source:
     for file in _feature_files(model_folder.resolve(), model):
         try:
             with Features(file) as features:
-                return Source({split: _rows(features, split, model) for split in features.splits}, str(file))
+                return ExportPhotos(
+                    {split: _rows(features, split, model) for split in features.splits}, str(file)
+                )
         except (FormatError, StoreError) as error:
             reasons.append(str(error))
     why = f" ({reasons[0]})" if reasons else ""
@@ -136,8 +139,11 @@ def of_run(model_folder: Path, model: Model) -> Source:
 
 def _feature_files(model_folder: Path, model: Model) -> Iterator[Path]:
     """Give the feature files of the run, the one of the model's own base first."""
-    run = model_folder.parent.parent
-    found = [file for file in (run / "features.h5", run / "finetune" / "features.h5") if file.is_file()]
+    run = run_of_model(model_folder)
+    if run is None:
+        return
+    files = (run / FEATURE_FILE, run / FINETUNE_FOLDER / FEATURE_FILE)
+    found = [file for file in files if file.is_file()]
     yield from sorted(found, key=lambda file: not _is_of(file, model))
 
 

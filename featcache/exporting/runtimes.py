@@ -1,4 +1,4 @@
-"""Runs an exported file with the runtime that it is meant for, as its users will."""
+"""Runs an exported file with its own runtime, as its users will."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ _BATCH = 32
 
 
 class Runtime(NamedTuple):
-    """What runs a format.
+    """A runtime of a format.
 
     Attributes
     ----------
     name : str
-        For people.
+        Shown to people.
     package : str
-        Its distribution, whose version is written down.
+        Its distribution.
     modules : tuple of str
-        What has to be installed to write and to check a file.
+        Packages needed to write and to check a file.
     open : callable
-        From a file (or folder) to a `Run`.
+        From a file (or folder) to a `Run` that computes in f32.
+    open_default : callable, optional
+        The same without options, where that may compute in another precision.
     """
 
     name: str
     package: str
     modules: tuple[str, ...]
     open: Callable[[Path], Run]
+    open_default: Callable[[Path], Run] | None = None
 
     @property
     def version(self) -> str:
@@ -46,7 +49,7 @@ class Runtime(NamedTuple):
         return version(self.package)
 
     def require(self, to: str) -> None:
-        """Refuse to begin when something is not installed.
+        """Check that everything needed is installed.
 
         Raises
         ------
@@ -61,12 +64,12 @@ class Runtime(NamedTuple):
             )
 
 
-def run_in_batches(run: Run, pixels: NDArray[np.uint8], heard: Callable[[int], None]) -> NDArray[Any]:
-    """Return the probabilities of all photos, telling after each batch how many are done."""
+def run_in_batches(run: Run, pixels: NDArray[np.uint8], progress: Callable[[int], None]) -> NDArray[Any]:
+    """Return the probabilities of all photos, reporting the number done after each batch."""
     found = []
     for start in range(0, len(pixels), _BATCH):
         found.append(run(pixels[start : start + _BATCH]))
-        heard(min(start + _BATCH, len(pixels)))
+        progress(min(start + _BATCH, len(pixels)))
     return np.concatenate(found)
 
 
@@ -112,9 +115,18 @@ def _onnx(path: Path) -> Run:
 
 
 def _openvino(path: Path) -> Run:
+    return _compiled(path, {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _openvino_default(path: Path) -> Run:
+    """Load the file without options: on a processor with bf16 OpenVINO then computes in bf16."""
+    return _compiled(path, {})
+
+
+def _compiled(path: Path, options: dict[str, str]) -> Run:
     import openvino
 
-    compiled = openvino.Core().compile_model(path, "CPU")
+    compiled = openvino.Core().compile_model(path, "CPU", options)
     return lambda pixels: np.array(compiled(pixels)["probabilities"])
 
 
@@ -123,5 +135,5 @@ RUNTIMES = {
     "saved_model": Runtime("TensorFlow", "tensorflow", ("tensorflow",), _saved_model),
     "tflite": Runtime("LiteRT", "ai-edge-litert", ("ai_edge_litert",), _tflite),
     "onnx": Runtime("ONNX Runtime", "onnxruntime", ("tf2onnx", "onnxruntime"), _onnx),
-    "openvino": Runtime("OpenVINO", "openvino", ("openvino",), _openvino),
+    "openvino": Runtime("OpenVINO", "openvino", ("openvino",), _openvino, _openvino_default),
 }

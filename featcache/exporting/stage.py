@@ -1,4 +1,9 @@
-"""Exports a model: writes it in another format, runs the file on photos, and keeps it if it says the same."""
+"""Exports a model: writes it in another format, runs the file on photos, and keeps it if the labels agree.
+
+The exported network computes in f32, so it is compared with the model in f32. What else a user may see is
+stated beside that: the file loaded without options, where its runtime then computes in bf16, and the model in
+the precision that its head was trained in.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.bases.base import Base
 from featcache.errors import ExportError, FeatcacheError, did_you_mean
-from featcache.exporting.check import REQUIRED, REQUIRED_INT8, Answers, Comparison, compare
-from featcache.exporting.formats import LABELS_FILE, QUANTIZE, WRITERS, Order
+from featcache.exporting.check import REQUIRED, REQUIRED_INT8, Comparison, Predictions, compare
+from featcache.exporting.formats import LABELS_FILE, QUANTIZE, WRITERS, Exportable
 from featcache.exporting.network import whole_network
-from featcache.exporting.photos import Labelled, Source, of_folder, of_run
+from featcache.exporting.photos import ExportPhotos, Labelled, of_folder, of_run
 from featcache.exporting.runtimes import RUNTIMES, Run, Runtime, run_in_batches
-from featcache.files import folder_written_whole
+from featcache.files import folder_written_whole, read_regular
 from featcache.heads.probabilities import check_expressible
 from featcache.model import Model, find_model
 from featcache.reporter import SILENT, Reporter
+from featcache.run.layout import export_folder
 from featcache.store.format import FORMAT, check_format
 from featcache.store.shards import library_versions
 
 FACTS_FILE = "export.json"
+_MAX_FACTS = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,19 @@ class Export:
         The model's folder.
     to, quantize : str
     folder : Path
-        What was written, as a whole.
+        The folder that was written.
     file : Path
         The file that a runtime opens; for a SavedModel the folder.
     bytes : int
-        Of all that the format itself consists of.
+        Size of the files of the format itself.
     runtime : str
         What ran the file, with its version.
     comparison : Comparison
+        Of the file, computing in f32, with the model in f32.
+    by_default : Comparison or None
+        Of the file loaded without options with the model in f32, where that may compute in another precision.
+    as_trained : Comparison or None
+        Of the file in f32 with the model in its own precision and dtype, where these are not f32 and float32.
     """
 
     model: Path
@@ -57,6 +70,15 @@ class Export:
     bytes: int
     runtime: str
     comparison: Comparison
+    by_default: Comparison | None = None
+    as_trained: Comparison | None = None
+
+    @property
+    def check(self) -> dict[str, Any]:
+        """What was compared, as JSON-ready data."""
+        further = {"by_default": self.by_default, "as_trained": self.as_trained}
+        stated = {name: one and one.to_json() for name, one in further.items()}
+        return {**self.comparison.to_json(), "precision": "f32", **stated}
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
@@ -68,7 +90,7 @@ class Export:
             "file": str(self.file),
             "bytes": self.bytes,
             "runtime": self.runtime,
-            "check": self.comparison.to_json(),
+            "check": self.check,
         }
 
 
@@ -85,8 +107,8 @@ def export(
 
     The file takes uint8 pixels (n, height, width, 3) in RGB and gives probabilities (n, classes). It is
     run by the runtime that it is meant for on 100 to 500 photos of the model's own recipe (all, if there
-    are fewer). When it gives other labels than the model for more than 1% of them (5% with int8), nothing
-    is kept, and an export that was there before stays.
+    are fewer). When more than 1% of its labels (5% with int8) differ from those of the model in f32,
+    nothing is kept, and an earlier export stays.
 
     Parameters
     ----------
@@ -94,11 +116,12 @@ def export(
         A model's folder, or a run's for its best head.
     to : {"keras", "saved_model", "tflite", "onnx", "openvino"}
     quantize : {"none", "float16", "int8"}, default "none"
-        Of TensorFlow Lite: half-precision weights, or weights and activations of 8 bits.
+        For TensorFlow Lite: half-precision weights, or weights and activations of 8 bits.
     output : path, optional
-        The folder to write, new or that of an earlier export; by default ``export/FORMAT`` in the model's.
+        The folder to write, new or that of an earlier export; by default
+        ``RUN/exports/HEAD/FORMAT``.
     photos : path, optional
-        A folder of photos to check with, where those of the recipe are no more.
+        A folder of photos to check with, where those of the recipe are gone.
     reporter : Reporter, optional
         Listens to the work.
 
@@ -110,7 +133,7 @@ def export(
     ------
     ExportError
         An unknown format, a runtime that is not installed, an output folder that holds something else, a
-        network that cannot be converted, or one that answers differently.
+        network that cannot be converted, or one whose labels differ.
     ModelError
         The head cannot become layers of a network, or the base is no longer the one it was trained on.
     DataError
@@ -122,18 +145,23 @@ def export(
     folder = find_model(Path(model))
     loaded = Model.load(folder)
     check_expressible(loaded.head)
-    target = Path(output) if output is not None else folder / "export" / _variant(to, quantize)
+    target = Path(output) if output is not None else export_folder(folder, _variant(to, quantize))
     _refuse_foreign(target)
     source = of_folder(Path(photos), loaded) if photos is not None else of_run(folder, loaded)
     labelled = source.to_check(loaded)
-    order = _order(loaded, folder.name, quantize, source)
-    reporter.note(f"writing {to}, then comparing it with the model on {len(labelled.labels):,} photos")
+    network = _exportable(loaded, folder.name, quantize, source)
+    reporter.note(f"writing {to}, then comparing it with the model in f32 on {len(labelled.labels):,} photos")
     with folder_written_whole(target) as aside:
-        with _blamed(f"{loaded.name} cannot be written as {to}"):
-            file = WRITERS[to](order, aside)
+        with _explained(f"{loaded.name} cannot be written as {to}"):
+            file = WRITERS[to](network, aside)
         size = _size(aside)
-        with _blamed(f"{runtime.name} cannot run what was written"):
-            comparison = _compared(loaded, runtime.open(file), labelled, quantize, reporter)
+        with _explained(f"{runtime.name} cannot run what was written"):
+            exported = _run(runtime.open(file), labelled, reporter)
+            default = runtime.open_default and _run(runtime.open_default(file), labelled, reporter)
+        exact, own = _predictions(loaded, labelled.pixels, reporter)
+        required = REQUIRED_INT8 if quantize == "int8" else REQUIRED
+        with _explained(f"{runtime.name} cannot run what was written"):
+            comparison = compare(exact, exported, labelled.labels, required)
         _refuse_different(comparison, to, runtime)
         result = Export(
             model=folder,
@@ -144,8 +172,10 @@ def export(
             bytes=size,
             runtime=f"{runtime.name} {runtime.version}",
             comparison=comparison,
+            by_default=None if default is None else compare(exact, default, labelled.labels, required),
+            as_trained=None if own is None else compare(own, exported, labelled.labels, required),
         )
-        _write_facts(aside, result, loaded, source, order.labels)
+        _write_facts(aside, result, loaded, source, network.labels)
     return result
 
 
@@ -181,27 +211,27 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _known_files(folder: Path) -> set[str]:
     try:
-        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        facts = json.loads(read_regular(folder / FACTS_FILE, _MAX_FACTS))
         check_format(facts.get("format"), str(folder / FACTS_FILE))
         return {FACTS_FILE, *facts["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 
-def _order(model: Model, name: str, quantize: str, source: Source) -> Order:
+def _exportable(model: Model, name: str, quantize: str, source: ExportPhotos) -> Exportable:
     sample = source.to_quantize(model) if quantize == "int8" else None
-    return Order(whole_network(model), name, model.classes, quantize, sample)
+    return Exportable(whole_network(model), name, model.classes, quantize, sample)
 
 
 @contextmanager
-def _blamed(what: str) -> Iterator[None]:
-    """Name what could not be done, whatever a converter or a runtime raises."""
+def _explained(what: str) -> Iterator[None]:
+    """Turn whatever a converter or a runtime raises into an ExportError that begins with `what`."""
     try:
         yield
     except (FeatcacheError, OSError, MemoryError):
         raise
     except Exception as error:
-        # compilers of five projects, each with exceptions of its own
+        # the converters of five projects raise exceptions of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ExportError(f"{what}: {reason}") from error
 
@@ -210,27 +240,37 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _compared(model: Model, run: Run, photos: Labelled, quantize: str, reporter: Reporter) -> Comparison:
-    heard = _counter(reporter, "checking", len(photos.pixels))
-    exported = run_in_batches(run, photos.pixels, heard)
-    required = REQUIRED_INT8 if quantize == "int8" else REQUIRED
-    return compare(_answers(model, photos.pixels, reporter), exported, photos.labels, required)
+def _run(run: Run, photos: Labelled, reporter: Reporter) -> NDArray[Any]:
+    return run_in_batches(run, photos.pixels, _counter(reporter, "checking", len(photos.pixels)))
 
 
-def _answers(model: Model, pixels: NDArray[np.uint8], reporter: Reporter) -> Answers:
-    """Ask the model itself, through the engine that runs it everywhere else."""
+def _predictions(
+    model: Model, pixels: NDArray[np.uint8], reporter: Reporter
+) -> tuple[Predictions, Predictions | None]:
+    """Return the model's predictions in f32 and, where that is another, in its own precision and dtype."""
     base = model.base(len(pixels), reporter)
+    exact = _predictions_on(model, base, base.f32_features, pixels, reporter)
+    if (model.spec.precision, model.spec.dtype) == ("f32", "float32"):
+        return exact, None
+    return exact, _predictions_on(model, base, base.features, pixels, reporter)
+
+
+def _predictions_on(
+    model: Model,
+    base: Base,
+    features: Callable[[NDArray[np.uint8]], NDArray[Any]],
+    pixels: NDArray[np.uint8],
+    reporter: Reporter,
+) -> Predictions:
     step = base.settings.batch_size
-    heard = _counter(reporter, "asking the model", len(pixels))
-    found = []
+    progress = _counter(reporter, "predicting", len(pixels))
+    probabilities, labels = [], []
     for start in range(0, len(pixels), step):
-        found += model.predict_features(base.features(pixels[start : start + step]))
-        heard(len(found))
-    number = {name: place for place, name in enumerate(model.classes)}
-    return Answers(
-        np.array([[(one.probabilities or {})[name] for name in model.classes] for one in found]),
-        np.array([number[str(one.label)] for one in found]),
-    )
+        X = features(pixels[start : start + step])
+        probabilities.append(model.head.predict_proba(X))
+        labels.append(model.head.predict(X))
+        progress(min(start + step, len(pixels)))
+    return Predictions(np.concatenate(probabilities), np.concatenate(labels))
 
 
 def _counter(reporter: Reporter, stage: str, total: int) -> Callable[[int], None]:
@@ -248,8 +288,8 @@ def _refuse_different(comparison: Comparison, to: str, runtime: Runtime) -> None
     )
 
 
-def _write_facts(folder: Path, result: Export, model: Model, source: Source, labels: str) -> None:
-    """Write the class names and what a user of the file has to know."""
+def _write_facts(folder: Path, result: Export, model: Model, source: ExportPhotos, labels: str) -> None:
+    """Write ``labels.txt`` and ``export.json``."""
     (folder / LABELS_FILE).write_text(labels, encoding="utf-8")
     height, width = model.settings.image_size
     own = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
@@ -271,7 +311,7 @@ def _write_facts(folder: Path, result: Export, model: Model, source: Source, lab
         },
         "output": {"name": "probabilities", "shape": [len(model.classes)], "dtype": "float32"},
         "base": model.spec.to_json(),
-        "check": result.comparison.to_json() | {"runtime": result.runtime, "photos_of": source.name},
+        "check": result.check | {"runtime": result.runtime, "photos_of": source.name},
         "versions": library_versions(),
         "files": sorted(own),
     }

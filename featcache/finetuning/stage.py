@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.bases.boundary import Division, LayerRow, divide
+from featcache.bases.boundary import LayerRow, SplitNetwork, split_at
 from featcache.bases.sources import build_network
 from featcache.bases.spec import BaseSpec
 from featcache.errors import BaseNetworkError, RecipeError, did_you_mean
@@ -192,8 +192,8 @@ def _train_head(recipe: Recipe, settings: FinetuneSettings, reporter: Reporter) 
     return Model.load(training[training.best].model)
 
 
-def _divide(recipe: Recipe, settings: FinetuneSettings) -> Division:
-    division = divide(build_network(recipe.base), settings.from_layer, settings.unfreeze_from)
+def _divide(recipe: Recipe, settings: FinetuneSettings) -> SplitNetwork:
+    division = split_at(build_network(recipe.base), settings.from_layer, settings.unfreeze_from)
     if division.boundary == division.layers[0].name:
         raise BaseNetworkError(
             "nothing below the first layer to train is frozen, so there is nothing to compute only once; "
@@ -211,7 +211,7 @@ def _extract(recipe: Recipe, base: BaseSettings, end_to_end: bool, reporter: Rep
 
 
 def _top(
-    recipe: Recipe, division: Division, head: DenseHead, spec: BaseSpec, through: BaseSettings | None
+    recipe: Recipe, division: SplitNetwork, head: DenseHead, spec: BaseSpec, through: BaseSettings | None
 ) -> Top:
     """Return what is trained: from the boundary on, or, `through` the base up to there, from pixels on."""
     below = None if through is None else build_network(through).model
@@ -253,7 +253,9 @@ def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Fe
     return InMemory(Rows.of(X.reshape(len(X), -1), y), rows.views)
 
 
-def _key(recipe: Recipe, features: Features, head: DenseHead, division: Division, end_to_end: bool) -> str:
+def _key(
+    recipe: Recipe, features: Features, head: DenseHead, division: SplitNetwork, end_to_end: bool
+) -> str:
     """Return what a fine-tuning depends on, but for its length, as 16 hexadecimal digits."""
     first = next(row.name for row in division.layers if row.trainable)
     facts = asdict(_plan(_settings(recipe), recipe.seed))

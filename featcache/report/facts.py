@@ -59,7 +59,7 @@ def of_model(path: Path) -> dict[str, Any]:
 
 def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Return what the recipe's stage 1 would do: what is there, what will be computed, how large it gets."""
-    table, spec, plan = plan_extraction(recipe, reporter)
+    table, base, plan = plan_extraction(recipe, reporter)
     known: dict[str, Any] = {
         "run": str(recipe.run),
         "cache": str(recipe.cache),
@@ -70,7 +70,7 @@ def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         "heads": [str(head.name) for head in recipe.heads],
         "warnings": list(table.warnings),
     }
-    if spec is None or plan is None:
+    if base is None or plan is None:
         return {
             **known,
             "in_store": 0,
@@ -79,8 +79,9 @@ def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         }
     return {
         **known,
-        "base": spec.folder_name,
-        "feature_shape": list(spec.feature_shape),
+        "base": base.spec.folder_name,
+        **base.facts,
+        "feature_shape": list(base.spec.feature_shape),
         "in_store": len(plan.reuse),
         "to_compute": len(plan.compute),
         "to_write": human_bytes(plan.bytes_to_write),

@@ -43,29 +43,29 @@ class Store:
         """Return the base_store called `name` for features made with `base` (JSON-ready data)."""
         return BaseStore(self.folder / name, base)
 
-    def recall(self, question: str) -> dict[str, Any] | None:
-        """Return what `remember` was told under the same question, or None."""
+    def load_spec(self, key: str) -> dict[str, Any] | None:
+        """Return what `save_spec` saved under `key`, or None."""
         with contextlib.suppress(OSError, ValueError):
-            answer = json.loads(self._memory(question).read_text(encoding="utf-8"))
-            return answer if isinstance(answer, dict) else None
+            spec = json.loads(self._spec_file(key).read_text(encoding="utf-8"))
+            return spec if isinstance(spec, dict) else None
         return None
 
-    def remember(self, question: str, answer: dict[str, Any]) -> None:
-        """Keep an answer (JSON-ready data) that takes long to find, for later runs."""
-        write_bytes_whole(self._memory(question), _json_bytes(answer))
+    def save_spec(self, key: str, spec: dict[str, Any]) -> None:
+        """Save JSON-ready data that takes long to find, for later runs."""
+        write_bytes_whole(self._spec_file(key), _json_bytes(spec))
 
-    def recall_file(self, base_store: str, name: str) -> bytes | None:
-        """Return a file that `remember_file` wrote beside a base_store's shards, or None."""
+    def load_file(self, base_name: str, name: str) -> bytes | None:
+        """Return a file that `save_file` saved beside a base's shards, or None."""
         with contextlib.suppress(OSError):
-            return (self.folder / base_store / name).read_bytes()
+            return (self.folder / base_name / name).read_bytes()
         return None
 
-    def remember_file(self, base_store: str, name: str, data: bytes) -> None:
-        """Keep a file beside a base_store's shards."""
-        write_bytes_whole(self.folder / base_store / name, data)
+    def save_file(self, base_name: str, name: str, data: bytes) -> None:
+        """Save a file beside a base's shards."""
+        write_bytes_whole(self.folder / base_name / name, data)
 
-    def _memory(self, question: str) -> Path:
-        return self.folder / "resolved" / f"{question}.json"
+    def _spec_file(self, key: str) -> Path:
+        return self.folder / "resolved" / f"{key}.json"
 
     def free_bytes(self) -> int:
         """Return the room on the disk that the store is on, or will be."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featcache.bases.boundary import divide
+from featcache.bases.boundary import split_at
 from featcache.bases.sources import build_network
 from featcache.errors import BaseNetworkError
 from featcache.recipe import BaseSettings
@@ -44,54 +44,54 @@ def reaches_the_end_without(body, name):
 @pytest.mark.parametrize("unfreeze_from", [5, 60, 100, 101, 140, 151])
 def test_it_is_the_latest_that_no_way_avoids(mobilenet, unfreeze_from):
     names = [layer.name for layer in mobilenet.body.layers]
-    division = divide(mobilenet, unfreeze_from=unfreeze_from)
-    at = names.index(division.boundary)
+    split = split_at(mobilenet, unfreeze_from=unfreeze_from)
+    at = names.index(split.boundary)
     assert at < unfreeze_from
-    assert not reaches_the_end_without(mobilenet.body, division.boundary)
+    assert not reaches_the_end_without(mobilenet.body, split.boundary)
     assert all(reaches_the_end_without(mobilenet.body, name) for name in names[at + 1 : unfreeze_from])
 
 
 def test_above_and_below_are_the_whole(mobilenet):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    division = divide(mobilenet, unfreeze_from=100)
-    below = build(
-        name="MobileNetV2", arguments={"alpha": 0.35}, image_size=32, layer=division.boundary
-    ).model(pixels, training=False)
+    split = split_at(mobilenet, unfreeze_from=100)
+    below = build(name="MobileNetV2", arguments={"alpha": 0.35}, image_size=32, layer=split.boundary).model(
+        pixels, training=False
+    )
     whole = mobilenet.model(pixels, training=False)
-    np.testing.assert_allclose(division.upper(below, training=False), whole, atol=1e-5)
+    np.testing.assert_allclose(split.upper(below, training=False), whole, atol=1e-5)
 
 
 def test_only_the_layers_from_the_first_one_are_trained(mobilenet):
-    division = divide(mobilenet, unfreeze_from=100)
-    trained = [row.index for row in division.layers if row.trainable]
+    split = split_at(mobilenet, unfreeze_from=100)
+    trained = [row.index for row in split.layers if row.trainable]
     assert min(trained) >= 100
     weights = {id(v) for layer in mobilenet.body.layers[100:] for v in layer.trainable_variables}
-    assert {id(v) for v in division.upper.trainable_variables} == weights
-    assert len(division.layers) == len(mobilenet.body.layers) == 154
-    assert division.layers[0].parameters == 0
+    assert {id(v) for v in split.upper.trainable_variables} == weights
+    assert len(split.layers) == len(mobilenet.body.layers) == 154
+    assert split.layers[0].parameters == 0
 
 
 def test_without_blocks_it_is_the_layer_before():
     network = build(name="VGG16", image_size=32)
-    division = divide(network, from_layer="block5_conv1")
-    assert division.boundary == "block4_pool"
-    assert [row.name for row in division.layers if row.trainable] == [f"block5_conv{n}" for n in (1, 2, 3)]
-    assert divide(network, unfreeze_from=15).boundary == "block4_pool"
+    split = split_at(network, from_layer="block5_conv1")
+    assert split.boundary == "block4_pool"
+    assert [row.name for row in split.layers if row.trainable] == [f"block5_conv{n}" for n in (1, 2, 3)]
+    assert split_at(network, unfreeze_from=15).boundary == "block4_pool"
 
 
 def test_a_whole_network_can_be_trained(mobilenet):
-    division = divide(mobilenet, unfreeze_from=0)
-    assert isinstance(mobilenet.body.get_layer(division.boundary), keras().layers.InputLayer)
+    split = split_at(mobilenet, unfreeze_from=0)
+    assert isinstance(mobilenet.body.get_layer(split.boundary), keras().layers.InputLayer)
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"from_layer": "block_13_expnd"}, r"no layer of MobileNetV2.*Did you mean 'block_13_expand'"),
+        ({"from_layer": "block_13_expnd"}, r"not a layer of MobileNetV2.*Did you mean 'block_13_expand'"),
         ({"unfreeze_from": 154}, r"unfreeze_from = 154: MobileNetV2 has 154 layers.*0 to 153"),
         ({"from_layer": "out_relu"}, "no weights to train"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(mobilenet, where, message):
     with pytest.raises(BaseNetworkError, match=message):
-        divide(mobilenet, **where)
+        split_at(mobilenet, **where)

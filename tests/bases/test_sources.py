@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from featcache.bases.base import Base
 from featcache.bases.sources import build_network, weights_hash
+from featcache.bases.spec import spec_key
 from featcache.errors import BaseNetworkError, ModelError, WeightsError
 from featcache.recipe import BaseSettings
 from featcache.runtime import keras
@@ -143,7 +146,7 @@ def test_unreachable_imagenet_weights_name_the_ways_out(monkeypatch):
         ({"layer": "block_3_expand_rely"}, "Did you mean 'block_3_expand_relu'"),
         ({"arguments": {"alpa": 0.35}}, "alpa"),
         ({"name": "InceptionV3", "arguments": {}, "image_size": 40}, "at least 75x75"),
-        ({"name": "hub:resnet_19_imagenet", "arguments": {}}, "no preset of KerasHub. Did you mean"),
+        ({"name": "hub:resnet_19_imagenet", "arguments": {}}, "not a preset of KerasHub. Did you mean"),
     ],
 )
 def test_what_a_network_does_not_take_is_refused(given, words):
@@ -164,7 +167,7 @@ def test_a_keras_file_of_ones_own(tmp_path):
     )
     path = tmp_path / "mine.keras"
     model.save(path)
-    settings = BaseSettings(name=str(path), image_size=32, pooling="none")
+    settings = BaseSettings(name=str(path), image_size=32, pooling="none", precision="f32")
     base, x = Base(settings), pixels(3)
     assert np.allclose(base.features(x), model.predict(x.astype(np.float32), verbose=0), atol=1e-3)
     assert base.spec.name == "mine"
@@ -209,13 +212,14 @@ def test_a_known_base_builds_no_network_before_pixels_come(tmp_path, monkeypatch
     assert Base(BaseSettings(**TINY), store).spec == spec
 
 
-def test_a_memory_that_is_no_longer_true_is_noticed(tmp_path):
-    store = Store(tmp_path)
-    Base(BaseSettings(**TINY), store).spec  # noqa: B018
-    memory = next((tmp_path / "resolved").iterdir())
-    memory.write_text(memory.read_text().replace('"layer": "out_relu"', '"layer": "other"'))
-    base = Base(BaseSettings(**TINY), store)
+def test_weights_that_changed_under_the_same_key_are_noticed(tmp_path):
+    """As when another download gives other weights: the remembered entry is whole, but no longer true."""
+    store, settings = Store(tmp_path), BaseSettings(**TINY)
+    resolution = Base(settings, store).resolve()
+    other = replace(resolution, spec=replace(resolution.spec, layer="other"))
+    store.save_spec(spec_key(settings), other.to_json())
+    base = Base(settings, store)
     assert base.spec.layer == "other"
     with pytest.raises(ModelError, match="run again"):
         base.features(pixels(2))
-    assert Base(BaseSettings(**TINY), store).spec.layer == "out_relu"
+    assert Base(settings, store).spec.layer == "out_relu"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache.bases.spec import APPLICATIONS, BaseSpec, check_settings, question
+from featcache.bases.spec import APPLICATIONS, BaseSpec, check_settings, spec_key
 from featcache.errors import BaseNetworkError, WeightsError
 from featcache.recipe import BaseSettings
 
@@ -56,15 +56,15 @@ def test_the_fingerprint_is_the_same_on_every_machine():
     assert SPEC.row_bytes == 4 * 4 * 512 * 4
 
 
-def test_the_batch_size_is_no_part_of_the_question_and_a_file_counts_by_its_bytes(tmp_path):
+def test_the_batch_size_is_not_part_of_the_key_and_a_file_counts_by_its_bytes(tmp_path):
     one, two = tmp_path / "a.h5", tmp_path / "b" / "a.h5"
     two.parent.mkdir()
     for path in (one, two):
         path.write_bytes(b"weights")
     settings = BaseSettings(weights=str(one))
-    assert question(settings) == question(BaseSettings(weights=str(two), batch_size=7))
+    assert spec_key(settings) == spec_key(BaseSettings(weights=str(two), batch_size=7))
     one.write_bytes(b"others")
-    assert question(settings) != question(BaseSettings(weights=str(two)))
+    assert spec_key(settings) != spec_key(BaseSettings(weights=str(two)))
 
 
 def test_the_catalogue_is_keras_own():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featcache.exporting.check import UNKNOWN, Answers, compare
+from featcache.exporting.check import UNKNOWN, Predictions, compare
 
 
 def of(*second):
@@ -14,7 +14,7 @@ def of(*second):
 def compared(original, exported, truth=None, required=0.99):
     labels = original.argmax(axis=1)
     truth = np.full(len(labels), UNKNOWN) if truth is None else np.array(truth)
-    return compare(Answers(original, labels), exported, truth, required)
+    return compare(Predictions(original, labels), exported, truth, required)
 
 
 def test_it_finds_the_largest_difference_and_the_share_of_equal_labels():

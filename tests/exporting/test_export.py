@@ -62,6 +62,7 @@ def place(tmp_path_factory):
         Image.open(path).point(lambda value, dark=dark: value // 3 if dark else 160 + value // 3).save(path)
     write_base(place / "small.keras", seed=1)
     small = {"name": str(place / "small.keras"), "image_size": 32, "preprocessing": "rescale"}
+    small["precision"] = "f32"
     train_heads(
         Recipe.parse(
             {
@@ -101,6 +102,51 @@ def test_each_format_says_what_the_model_says(exported, to):
     assert found.accuracy == found.exported_accuracy > 0.9
 
 
+def test_openvino_without_options_is_compared_and_stated_beside_the_check(models, tmp_path, monkeypatch):
+    """A processor with bf16 gives other probabilities then; that is stated and refuses nothing."""
+    real = RUNTIMES["openvino"]
+
+    def in_bf16(path):
+        run = real.open(path)
+        return lambda pixels: np.clip(run(pixels) + [0.3, -0.3], 0, 1)
+
+    monkeypatch.setitem(RUNTIMES, "openvino", real._replace(open_default=in_bf16))
+    result = fc.export(models / "linear", "openvino", output=tmp_path / "out")
+    assert result.comparison.largest_difference < 1e-5
+    assert result.by_default.largest_difference == pytest.approx(0.3, abs=1e-4)
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())["check"]
+    assert facts["precision"] == "f32"
+    assert facts["by_default"]["largest_difference"] == pytest.approx(0.3, abs=1e-4)
+    assert facts["as_trained"] is None
+    console = Console(width=200, file=io.StringIO())
+    console.print(export_table(result))
+    assert "openvino without options, model in f32" in console.file.getvalue()
+
+
+def test_a_model_trained_on_bf16_features_is_checked_in_f32(place, tmp_path, bf16_error):
+    """Its head has seen features that differ by 8%, and the exported network computes without that."""
+    bf16_error(0.08)
+    small = {"name": str(place / "small.keras"), "image_size": 32, "preprocessing": "rescale"}
+    recipe = {
+        "data": {"root": str(place / "photos"), "split": {"train": 0.7, "validation": 0.3}},
+        "base": {**small, "precision": "bf16"},
+        "heads": [{"type": "LogisticRegression"}],
+        "cache": str(tmp_path / "cache"),
+        "run": str(tmp_path / "run"),
+    }
+    train_heads(Recipe.parse(recipe))
+    result = fc.export(tmp_path / "run", "openvino")
+    assert Model.load(tmp_path / "run").spec.precision == "bf16"
+    assert result.comparison.largest_difference < 1e-4
+    assert result.as_trained.largest_difference > 10 * result.comparison.largest_difference
+
+
+@pytest.mark.bf16
+def test_openvino_itself_computes_in_bf16_unless_it_is_asked_for_f32(exported):
+    found = exported["openvino"]
+    assert found.by_default.largest_difference > 10 * found.comparison.largest_difference
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_scikit_learn_head_becomes_a_dense_layer(models, to):
     found = fc.export(models / "LogisticRegression", to).comparison
@@ -111,7 +157,7 @@ def test_a_scikit_learn_head_becomes_a_dense_layer(models, to):
 @pytest.mark.parametrize("to", FORMATS)
 def test_names_and_facts_lie_beside_the_file(exported, models, to):
     folder = exported[to].folder
-    assert folder == models / "linear" / "export" / to
+    assert folder == models.parent / "exports" / "linear" / to
     assert (folder / "labels.txt").read_text() == "cat\ndog\n"
     facts = json.loads((folder / "export.json").read_text())
     assert (facts["to"], facts["classes"], facts["bytes"]) == (to, ["cat", "dog"], exported[to].bytes)
@@ -213,7 +259,7 @@ def test_an_export_replaces_the_one_before_but_nothing_else(exported, models, tm
 def test_heads_that_are_no_layers_are_refused_with_the_reason(models, head, message):
     with pytest.raises(ModelError, match=message):
         fc.export(models / head, "keras")
-    assert not (models / head / "export").exists()
+    assert not (models.parent / "exports" / head).exists()
 
 
 def test_a_missing_runtime_is_named_with_its_install_line(models, monkeypatch):
@@ -250,7 +296,7 @@ def test_photos_that_changed_are_left_out_and_a_folder_can_stand_in(models, plac
         first.write_bytes(content)
     (place / "photos").rename(place / "moved")
     try:
-        with pytest.raises(DataError, match=r"no photo that is still there unchanged.*--photos FOLDER"):
+        with pytest.raises(DataError, match=r"no photo left that is unchanged.*--photos FOLDER"):
             fc.export(models / "linear", "onnx")
         result = fc.export(models / "linear", "onnx", output=tmp_path / "out", photos=place / "moved")
     finally:
@@ -259,14 +305,14 @@ def test_photos_that_changed_are_left_out_and_a_folder_can_stand_in(models, plac
 
 
 def test_a_base_whose_weights_are_others_now_is_refused(models, place, tmp_path):
-    shutil.copytree(models / "linear", tmp_path / "linear", ignore=shutil.ignore_patterns("export"))
+    shutil.copytree(models / "linear", tmp_path / "linear")
     write_base(tmp_path / "other.keras", seed=2)
     facts = json.loads((tmp_path / "linear" / "model.json").read_text())
     facts["base"]["settings"]["name"] = str(tmp_path / "other.keras")
     (tmp_path / "linear" / "model.json").write_text(json.dumps(facts))
     with pytest.raises(ModelError, match="its base is now"):
         fc.export(tmp_path / "linear", "keras", photos=place / "photos")
-    assert not (tmp_path / "linear" / "export").exists()
+    assert not (tmp_path / "linear-export").exists()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featcache.exporting.formats import WRITERS, Order
+from featcache.exporting.formats import WRITERS, Exportable
 from featcache.exporting.runtimes import RUNTIMES
 from featcache.runtime import keras
 
@@ -20,7 +20,7 @@ def test_preprocessing_of_keras_is_inside(tmp_path, mode, to):
     classes = module.layers.Dense(3, "softmax")(module.layers.GlobalAveragePooling2D()(features))
     network = module.Model(pixels, classes)
     photos = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    file = WRITERS[to](Order(network, "model", ("a", "b", "c")), tmp_path)
+    file = WRITERS[to](Exportable(network, "model", ("a", "b", "c")), tmp_path)
     said = RUNTIMES[to].open(file)(photos)
     assert said.shape == (5, 3)
     assert said == pytest.approx(np.asarray(network(photos)), abs=1e-5)

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from conftest import TINY_BASE, make_photo, make_photos, tiny_recipe
 
+from featcache import processor
 from featcache.bases.base import Base
 from featcache.errors import BaseNetworkError, DataError, FeaturesError, StoreError
-from featcache.extraction import stage as extraction
+from featcache.extraction import compute as extraction
 from featcache.extraction.stage import extract
 from featcache.recipe import Recipe
+from featcache.report import facts
+from featcache.reporter import SILENT
 from featcache.runtime import keras
 from featcache.store.base_store import Store
 
@@ -188,7 +191,7 @@ def test_values_that_are_no_numbers_are_refused_and_nothing_is_published(recipe,
         "featcache.bases.openvino.OpenVINOEngine.__call__",
         lambda self, x: np.full((len(x), 1280), np.nan, np.float32),
     )
-    with pytest.raises(FeaturesError, match=r"no finite numbers.*in the batch from .*\.png on"):
+    with pytest.raises(FeaturesError, match=r"not finite.*in the batch from .*\.png on"):
         extract(recipe)
     assert not list(recipe.cache.rglob("shards/*.h5"))
 
@@ -229,14 +232,40 @@ def test_float16_features_are_stored_and_read_as_float16(recipe, photos, tmp_pat
 
 def test_what_bf16_gave_serves_a_processor_without_it_and_the_rest_is_refused(recipe, photos, monkeypatch):
     bf16 = recipe.model_copy(update={"base": recipe.base.model_copy(update={"precision": "bf16"})})
-    monkeypatch.setattr("featcache.bases.base.has_bf16", lambda: True)  # OpenVINO itself then takes f32
+    monkeypatch.setattr(processor, "has_bf16", lambda: True)  # OpenVINO itself then takes f32
     assert extract(bf16).computed == 24
-    monkeypatch.setattr("featcache.bases.base.has_bf16", lambda: False)
+    monkeypatch.setattr(processor, "has_bf16", lambda: False)
     again = extract(bf16)
     assert (again.rows, again.computed) == (24, 0)
     make_photo(photos / "cat" / "new.png", seed=55_555)
     with pytest.raises(BaseNetworkError, match="needs a processor with AMX"):
         extract(bf16)
+
+
+@pytest.mark.parametrize(("error", "precision"), [(0.006, "bf16"), (0.08, "f32")])
+def test_auto_chooses_the_precision_on_the_recipes_photos_and_shows_it(
+    photos, tmp_path, bf16_error, error, precision
+):
+    bf16_error(error)
+    auto = tiny_recipe(tmp_path, photos, precision="auto")
+    told = extract(auto).to_json()
+    assert (told["precision"], told["bf16_photos"]) == (precision, 24)
+    assert told["bf16_difference"] == pytest.approx(error, rel=1e-3)
+    again = extract(auto).to_json()
+    assert (again["computed"], again["bf16_difference"]) == (0, told["bf16_difference"])
+    shown = facts.of_recipe(auto, SILENT)
+    assert (shown["precision"], shown["in_store"]) == (precision, 24)
+
+
+def test_auto_is_the_same_with_and_without_bf16_for_a_base_that_bf16_changes(
+    photos, tmp_path, bf16_error, monkeypatch
+):
+    monkeypatch.setattr(processor, "has_bf16", lambda: False)
+    without = load_all(extract(tiny_recipe(tmp_path, photos, precision="auto")))
+    bf16_error(0.08)
+    there = extract(tiny_recipe(tmp_path, photos, precision="auto"))
+    assert there.computed == 0
+    assert same_rows(load_all(there), without)
 
 
 def test_the_second_engine_computes_nothing_that_the_first_has(recipe, photos, tmp_path):
@@ -311,7 +340,7 @@ def test_a_read_only_cache_serves_what_it_has_and_says_so_for_the_rest(recipe, p
 # What is killed is a real process that runs the real command, only with small shards, so that many are
 # published in its short life.
 CHILD = (
-    "import sys, featcache.extraction.stage as e; e._SHARD_ROWS = 16; "
+    "import sys, featcache.extraction.compute as e; e._SHARD_ROWS = 16; "
     "from featcache.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 

@@ -251,7 +251,7 @@ def test_through_the_whole_network_photos_are_augmented_anew(place):
         ({"head": "LogisticRegression"}, RecipeError, "no Dense head of the recipe; those are linear"),
         ({"unfreeze_from": 400}, BaseNetworkError, "has 154 layers"),
         ({"unfreeze_from": 1}, BaseNetworkError, "nothing below the first layer to train is frozen"),
-        ({"unfreeze_from": None, "from_layer": "block_99"}, BaseNetworkError, "no layer of MobileNetV2"),
+        ({"unfreeze_from": None, "from_layer": "block_99"}, BaseNetworkError, "not a layer of MobileNetV2"),
     ],
 )
 def test_what_cannot_be_is_refused(place, settings, error, message):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import run_cli
 
@@ -13,6 +14,7 @@ from featcache.cli import main
 from featcache.extraction.stage import extract
 from featcache.model import Model
 from featcache.recipe import Recipe
+from featcache.store.feature_file import Features
 
 pytestmark = pytest.mark.real
 
@@ -47,13 +49,17 @@ def catanddog(shared, weights, tmp_path_factory):
     return recipe, json.loads(done.stdout)
 
 
-def test_all_photos_of_catanddog_are_used_and_the_best_head_is_good(catanddog):
+def test_all_photos_of_catanddog_are_used_and_the_linear_head_is_good(catanddog):
     _, result = catanddog
     assert (result["features"]["rows"], result["features"]["computed"]) == (483, 483)
     assert result["features"]["skipped"] == []
     (best,) = [head for head in result["heads"] if head["name"] == result["best"]]
     assert best["test"]["n"] == 98
-    assert best["test"]["accuracy"] >= 0.95
+    # which head is best hangs on one of 74 photos: a named one is asked for its accuracy
+    linear = Model.load(Path(result["run"]) / "models" / "LogisticRegression").head
+    with Features(Path(result["features"]["features_file"])) as features:
+        X, y = features["test"].load()
+    assert np.mean(linear.predict(X) == y) >= 0.95
     assert best["test"]["accuracy_low"] < best["test"]["accuracy"] < best["test"]["accuracy_high"] <= 1
 
 

@@ -163,10 +163,10 @@ def test_nothing_half_is_left_when_writing_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_remembered_is_recalled_and_a_damaged_memory_is_forgotten(tmp_path):
+def test_a_saved_spec_is_loaded_and_a_damaged_one_is_a_miss(tmp_path):
     store = Store(tmp_path)
-    assert store.recall("q") is None
-    store.remember("q", {"a": [1, 2]})
-    assert store.recall("q") == {"a": [1, 2]}
+    assert store.load_spec("q") is None
+    store.save_spec("q", {"a": [1, 2]})
+    assert store.load_spec("q") == {"a": [1, 2]}
     (tmp_path / "resolved" / "q.json").write_text('{"a": [1')
-    assert store.recall("q") is None
+    assert store.load_spec("q") is None
