@@ -400,7 +400,7 @@ def test_heads_draw_learning_curves_if_asked_to(place, tmp_path):
     done = run_here("heads", place.recipe, *place.options(tmp_path), "--plots")
     assert done.returncode == 0, done.stderr
     (curves,) = tmp_path.rglob("*.png")
-    assert curves == tmp_path / "models" / "linear" / "curves.png"
+    assert curves == tmp_path / "curves" / "linear.png"
     assert f"Learning curves: {curves}" in done.stdout
 
 

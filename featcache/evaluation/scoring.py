@@ -15,8 +15,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from featcache.errors import ClassifierError
 from featcache.evaluation.bootstrap import Interval, intervals
 from featcache.evaluation.calibration_error import expected_calibration_error
+from featcache.evaluation.calls import call, first_line
 from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.wilson import wilson_interval
 
@@ -118,8 +120,8 @@ def score_head(head: Any, X: Any, y: Any, with_intervals: bool = False) -> dict[
     ValueError
         As `scores` and the head's own ``predict`` do.
     """
-    asked = answers(head, X, y)
-    return scores(*asked) | (_bounds(intervals(*asked)) if with_intervals else {})
+    predictions = predictions_of(head, X, y)
+    return scores(*predictions) | (_bounds(intervals(*predictions)) if with_intervals else {})
 
 
 def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int
     ValueError
         As `full_scores` and the head's own ``predict`` do.
     """
-    return full_scores(*answers(head, X, y), resamples=resamples, seed=seed)
+    return full_scores(*predictions_of(head, X, y), resamples=resamples, seed=seed)
 
 
 def decides_by_pairs(head: Any) -> bool:
@@ -140,20 +142,35 @@ def decides_by_pairs(head: Any) -> bool:
     return "ovo" in shapes and len(head.classes_) > 2
 
 
-def answers(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Ask a fitted classifier once for all that `scores` takes, and return that.
+def predictions_of(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Predict `X` once with a fitted classifier and return the arguments of `scores`.
 
-    Of a decision between two classes the prediction is the sign, as scikit-learn's glossary has it: asking
-    for both would go through an SVC's support vectors twice, which takes longer than fitting it.
+    With a decision value between two classes the prediction is its sign, see "decision_function" in
+    scikit-learn's glossary: calling both methods would go through an SVC's support vectors twice, which takes
+    longer than fitting it.
+
+    Returns
+    -------
+    y, probabilities, predicted, classes, decision
+
+    Raises
+    ------
+    ClassifierError
+        The classifier refuses `X`, or gives something else than labels and probabilities.
     """
-    probabilities = head.predict_proba(X) if hasattr(head, "predict_proba") else None
+    probabilities = call(head.predict_proba, X) if hasattr(head, "predict_proba") else None
     ranks = probabilities is None and hasattr(head, "decision_function") and not decides_by_pairs(head)
-    decision = head.decision_function(X) if ranks else None
+    decision = call(head.decision_function, X) if ranks else None
     if decision is not None and decision.ndim == 1:
         predicted = head.classes_[(decision > 0).astype(int)]
     else:
-        predicted = head.predict(X)
-    return y, probabilities, predicted, head.classes_, decision
+        predicted = call(head.predict, X)
+    arguments = y, probabilities, predicted, head.classes_, decision
+    try:
+        Predictions.of(*arguments)
+    except ValueError as error:
+        raise ClassifierError(first_line(error)) from error
+    return arguments
 
 
 def _scores(given: Predictions) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from featcache.errors import DataError
 from featcache.files import write_bytes_whole
+from featcache.run.layout import curves_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
     from featcache.finetuning.loop import Tuning
     from featcache.finetuning.stage import Finetuning
-    from featcache.recipe import Recipe
     from featcache.training import Training
 
-CURVES_FILE = "curves.png"
 START = "start of fine-tuning"
 DPI = 150
 
@@ -192,36 +191,33 @@ def _tidy(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def write_curves_of_heads(training: Training, recipe: Recipe) -> list[Path]:
-    """Write the learning curves of each Dense head beside its model and return the files.
+def write_curves_of_heads(training: Training) -> list[Path]:
+    """Draw the learning curves of the heads that were trained in epochs and return the files.
 
     Raises
     ------
     StoreError
         No room or no permission.
     """
-    from featcache.model import Model
-
-    dense = {str(settings.name) for settings in recipe.heads if settings.type == "dense"}
     written = []
-    for result in training.heads:
-        if result.name in dense:
-            figure = learning_curves(Model.load(result.model).head, title=result.name)
-            written.append(write_figure(figure, result.model / CURVES_FILE))
+    for name, model in training.models.items():
+        if hasattr(model.head, "history_"):
+            figure = learning_curves(model.head, title=name)
+            written.append(write_figure(figure, curves_file(training.extraction.run, name)))
     return written
 
 
 def write_curves_of_tuning(result: Finetuning) -> Path:
-    """Write the learning curves of a fine-tuning and of its head and return the file.
+    """Draw the learning curves of a fine-tuning and of the head that it started from, and return the file.
 
     Raises
     ------
     StoreError
         No room or no permission.
     """
-    title = f"{result.head}, {'its weights drawn anew, in' if result.fresh_head else 'then'} fine-tuning"
+    title = f"{result.head}, {'reinitialized, in' if result.fresh_head else 'then'} fine-tuning"
     figure = learning_curves(result.started_from, result.tuning, title=title)
-    return write_figure(figure, result.extraction.run / CURVES_FILE)
+    return write_figure(figure, curves_file(result.extraction.run.parent, result.result.name))
 
 
 def check_name(path: Path) -> Path:
