@@ -24,6 +24,7 @@ from featcache.images.views import View, views_of
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
+from featcache.run.profile import keep_profile
 from featcache.store.base_store import BaseStore, Store
 from featcache.store.feature_file import Contents, Features, SplitRows, write_feature_file
 from featcache.store.plan import Key, Location, Plan, human_bytes, make_plan
@@ -200,7 +201,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped)
     write_feature_file(path, splits, extracted.locations, base_store, contents)
     profile = extracted.profile
-    return Extraction(
+    extraction = Extraction(
         recipe.run,
         path,
         photos=sum(len(rows.digests) for rows in splits.values()),
@@ -212,6 +213,8 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         images_per_second=extracted.computed / profile.computing if extracted.computed else 0.0,
         profile=profile,
     )
+    keep_profile(recipe.run, extraction.to_json() | {"profile": profile.to_json()})
+    return extraction
 
 
 def _photos(table: ImageTable, recipe: Recipe) -> list[Photo]:
