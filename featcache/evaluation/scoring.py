@@ -41,22 +41,23 @@ def scores(
     classes : sequence of k labels
         Sorted, as a classifier's ``classes_`` are.
     decision : array of shape (n,) or (n, k), optional
-        Decision values; they give the ROC AUC where there are no probabilities.
+        Decision values, for ROC AUC without probabilities.
 
     Returns
     -------
     dict
-        ``n``, ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (Wilson, 95 %), ``balanced_accuracy``
-        (mean recall of the classes in `y_true`), ``macro_f1`` (over the classes that are there or were
-        predicted), ``log_loss`` and ``ece`` (as `expected_calibration_error`; both None without
-        probabilities) and ``roc_auc`` (two classes: of the second one; more: mean of one against the rest;
-        None where a class is missing in `y_true` or nothing ranks).
+        ``n``, ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (Wilson interval, 95%),
+        ``balanced_accuracy`` (mean recall of the classes in `y_true`), ``macro_f1`` (over the true and
+        predicted classes), ``log_loss`` and ``ece`` (see `expected_calibration_error`; both None without
+        probabilities) and ``roc_auc`` (with two classes that of the second; with more, the mean of one
+        against the rest; None where a class is missing in `y_true`, or without probabilities and decision
+        values).
 
     Raises
     ------
     ValueError
-        There are no rows, the shapes do not go together, a label is none of `classes`, or probabilities
-        are not in [0, 1].
+        There are no rows, the shapes do not match, a label is not in `classes`, or probabilities are not in
+        [0, 1].
     """
     return _scores(Predictions.of(y_true, probabilities, predicted, classes, decision))
 
@@ -70,7 +71,7 @@ def full_scores(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the scores of predictions, all their intervals, and what became of each class.
+    """Return the scores of predictions with all intervals, the confusion matrix and the scores by class.
 
     Parameters
     ----------
@@ -83,9 +84,9 @@ def full_scores(
     -------
     dict
         What `scores` gives, and ``<metric>_low`` and ``<metric>_high`` for the 95% `intervals`;
-        ``confusion``, k lists of k numbers of rows, one list per true class, in it one number per predicted
+        ``confusion``, the confusion matrix as k lists, one per true class, of k numbers, one per predicted
         class; ``per_class``, a list of k dicts of ``class``, ``precision`` (None for a class that was never
-        predicted), ``recall`` (None for one without rows), ``f1`` (None where both is so) and ``n``, the
+        predicted), ``recall`` (None for one without rows), ``f1`` (None where both are None) and ``n``, the
         number of rows.
 
     Raises
@@ -136,7 +137,7 @@ def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int
 
 
 def decides_by_pairs(head: Any) -> bool:
-    """Say whether the head's decision values are those of pairs of classes, which rank no class."""
+    """Whether the decision values are of pairs of classes (one-vs-one), which rank no class."""
     parameters = head.get_params() if hasattr(head, "get_params") else {}
     shapes = [value for name, value in parameters.items() if name.endswith("decision_function_shape")]
     return "ovo" in shapes and len(head.classes_) > 2
@@ -180,7 +181,7 @@ def _scores(given: Predictions) -> dict[str, Any]:
         "accuracy": float(accuracy_score(given.true, given.predicted)),
         "accuracy_low": low,
         "accuracy_high": high,
-        # balanced_accuracy_score gives the same number, and a warning for every class that only was predicted
+        # balanced_accuracy_score is the same number, but warns of classes that occur only in the predictions
         "balanced_accuracy": float(
             recall_score(
                 given.true, given.predicted, labels=np.unique(given.true), average="macro", zero_division=0
@@ -203,7 +204,7 @@ def _probability_scores(given: Predictions) -> dict[str, float | None]:
 
 
 def _roc_auc(given: Predictions) -> float | None:
-    # roc_auc_score(multi_class="ovr") takes this mean too, but of probabilities only
+    # roc_auc_score(multi_class="ovr") is this mean, too, but takes probabilities only
     areas = [roc_auc_score(given.true == label, values) for label, values in given.rankings()]
     return float(np.mean(areas)) if areas else None
 

@@ -64,7 +64,10 @@ class Outcome:
         """Raise a ValueError, TypeError or KeyError where a value read from a journal is invalid."""
         if self.value is None:
             return
-        numbers = (self.value, self.fit_seconds, *(self.scores[name] for name in ("n", *_SHARES)))
+        measured = [self.scores[name] for name in ("n", *_SHARES)]
+        if self.scores["log_loss"] is not None:
+            measured.append(self.scores["log_loss"])
+        numbers = (self.value, self.fit_seconds, self.size, *measured)
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError("a score is not finite")
         if not all(0 <= self.scores[name] <= 1 for name in _SHARES):

@@ -44,7 +44,7 @@ def test_probabilities_that_are_none_are_the_classifiers_error():
         def predict_proba(self, X):
             return np.full((len(X), 2), np.nan)
 
-    with pytest.raises(ClassifierError, match="probabilities must lie between 0 and 1"):
+    with pytest.raises(ClassifierError, match="probabilities must be between 0 and 1"):
         predictions_of(Broken().fit(X, Y), X, Y)
 
 

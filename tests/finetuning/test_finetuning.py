@@ -114,7 +114,7 @@ def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
     assert (fresh.started_from.n_iter_, fresh.started_from.before_) == (0, None)
     assert set(map(len, fresh.started_from.history_.values())) == {0}
     assert fresh.tuning.before["loss"] != pytest.approx(done.tuning.before["loss"], rel=1e-3)
-    assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
+    assert "reinitialized" in str(tuning_report.epochs_table(fresh).title)
 
 
 def test_the_model_predicts_photos_as_it_was_scored(done, place):
