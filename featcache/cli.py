@@ -141,7 +141,7 @@ def heads(
         from featcache.training import train_heads
 
         training = train_heads(recipe, reporter)
-        curves = pictures.write_curves_of_heads(training, recipe) if plots else []
+        curves = pictures.write_curves_of_heads(training) if plots else []
     if as_json:
         shown = {"curves": list(map(str, curves))} if plots else {}
         _print_json(training.to_json() | shown, out)
@@ -214,12 +214,10 @@ def run(load: Load, as_json: Json = False) -> None:
     """Train the heads, and fine-tune if the recipe has [finetune]; sweep is a separate command."""
     recipe = load()
     with _working(as_json) as (reporter, out):
-        from featcache.finetuning.stage import finetune as run_finetuning
+        from featcache.finetuning.stage import train_and_finetune
         from featcache.report import plots
-        from featcache.training import train_heads
 
-        training = train_heads(recipe, reporter)
-        tuning = run_finetuning(recipe, reporter) if recipe.finetune is not None else None
+        training, tuning = train_and_finetune(recipe, reporter)
         curves = plots.write_curves_of_tuning(tuning) if tuning else None
     if as_json:
         more = {"finetune": tuning.to_json() | {"curves": str(curves)}} if tuning else {}

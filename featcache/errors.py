@@ -64,6 +64,10 @@ class TrainingError(FeatcacheError):
     """Training a head failed: the loss diverged."""
 
 
+class ClassifierError(TrainingError, ValueError):
+    """A classifier does not accept its features, its settings or their combination."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known names, or an empty string.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,8 @@ from featcache.files import write_bytes_whole
 from featcache.images.folders import photo_files
 from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
-from featcache.run.layout import HEADS_FILE, MODEL_FILE, MODELS_FOLDER
+from featcache.run.layout import HEADS_FILE, MODEL_FILE
+from featcache.run.results import read_results
 from featcache.store.base_store import Store
 from featcache.store.format import FORMAT, check_format
 from featcache.store.shards import library_versions
@@ -314,12 +316,23 @@ def find_model(folder: Path) -> Path:
     if (folder / MODEL_FILE).is_file():
         return folder
     if (folder / HEADS_FILE).is_file():
-        best = folder / MODELS_FOLDER / str(_read_json(folder / HEADS_FILE).get("best"))
+        best = _best_model(folder)
         if (best / MODEL_FILE).is_file():
             return best
     raise ModelError(
         f"{folder} is no model; give a folder like runs/NAME/models/HEAD, or runs/NAME for its best head"
     )
+
+
+def _best_model(run: Path) -> Path:
+    notes: list[str] = []
+    results = read_results(run, notes.append)
+    if results is None:
+        reason = "; ".join(notes) or f"{run / HEADS_FILE} lists no heads"
+        raise ModelError(f"{reason}; train the heads again, or give a model's own folder")
+    for note in notes:
+        warnings.warn(note, stacklevel=4)
+    return results.best.model
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

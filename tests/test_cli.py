@@ -22,6 +22,7 @@ from featcache.store.feature_file import Features
 TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
 
 COMMANDS = ("features", "heads", "sweep", "finetune", "run", "info", "sample", "predict", "export", "pack")
+HEAD_KEYS = {"name", "fit_seconds", "validation", "test", "model", "trained_from", "model_sha256"}
 FEATURES_KEYS = {
     *(
         "run",
@@ -305,7 +306,7 @@ def test_heads_as_json_has_exactly_the_documented_keys(place):
     assert result["features"]["images_per_second"] > 0
     assert [head["name"] for head in result["heads"]] == ["LogisticRegression", "linear"]
     for head in result["heads"]:
-        assert set(head) == {"name", "fit_seconds", "validation", "test", "model"}
+        assert set(head) == HEAD_KEYS
         assert set(head["validation"]) == SCORE_KEYS
         assert (head["test"] is not None) == (head["name"] == result["best"])
         assert (Path(head["model"]) / "model.json").is_file()
@@ -393,14 +394,14 @@ def test_predict_draws_a_grid_of_the_photos(place, tmp_path, capfd):
 
 def test_a_grid_that_is_no_png_is_refused_before_any_photo_is_looked_at(place, tmp_path):
     done = run_here("predict", place.run, tmp_path / "nothing", "--grid", tmp_path / "grid.pdf")
-    refused(done, "grid.pdf is no name for a picture", "grid.png")
+    refused(done, "grid.pdf does not end in .png", "grid.png")
 
 
 def test_heads_draw_learning_curves_if_asked_to(place, tmp_path):
     done = run_here("heads", place.recipe, *place.options(tmp_path), "--plots")
     assert done.returncode == 0, done.stderr
     (curves,) = tmp_path.rglob("*.png")
-    assert curves == tmp_path / "models" / "linear" / "curves.png"
+    assert curves == tmp_path / "curves" / "linear.png"
     assert f"Learning curves: {curves}" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Scores of a classifier with their uncertainty; plain numbers, ready for JSON."""
+"""Scores of a classifier with confidence intervals, as plain numbers ready for JSON."""
 
 from featcache.evaluation.bootstrap import intervals
 from featcache.evaluation.calibration_error import expected_calibration_error

@@ -1,4 +1,4 @@
-"""The uncertainty of scores that have no formula for it, by drawing the rows again."""
+"""Bootstrap confidence intervals of scores, by resampling the rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from featcache.evaluation.calibration_error import BINS, confidence_gaps
 from featcache.evaluation.predictions import Predictions
 
 METRICS = ("balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
-"""What `intervals` knows."""
+"""The metrics of `intervals`."""
 
 Interval = tuple[float, float] | tuple[None, None]
 
 _BLOCK = 1_000_000
-"""Counts held at once, rows times resamples: bounds the memory."""
+"""Counts in memory at once, rows times resamples."""
 
 _Floats = NDArray[np.float64]
 
@@ -34,10 +34,10 @@ def intervals(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
-    """Return the interval of each score by the percentile bootstrap over rows.
+    """Return the confidence interval of each score by the percentile bootstrap over rows.
 
-    Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall 1993, section 13.3. It tells how
-    the scores would vary with other photos of the same kind, not with another training of the head.
+    Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall 1993, section 13.3. It covers the
+    variation between samples of photos, not between repeated trainings of the head.
 
     Parameters
     ----------
@@ -45,30 +45,30 @@ def intervals(
         As for `scores`.
     resamples : int, default 1000
     seed : int, default 0
-        The same seed draws the same rows.
+        Random state of the resampling.
     confidence : float in (0, 1), default 0.95
 
     Returns
     -------
     dict of str to (low, high)
-        For ``balanced_accuracy``, ``macro_f1``, ``log_loss``, ``roc_auc`` and ``ece``. Resamples that leave a
-        metric undefined, because they miss a class that it is a mean over, are left out for that metric.
-        (None, None) where less than half of them remain, and where `scores` gives None.
+        For ``balanced_accuracy``, ``macro_f1``, ``log_loss``, ``roc_auc`` and ``ece``. Resamples without a
+        class that a metric averages over are left out for that metric. (None, None) where less than half of
+        them remain, and where `scores` gives None.
 
     Raises
     ------
     ValueError
-        `scores` would refuse the predictions, or `resamples` or `confidence` is impossible.
+        `scores` rejects the predictions, or `resamples` or `confidence` is invalid.
 
     Notes
     -----
-    The calibration error is a sum of distances, which drawing again makes larger: with few rows its interval
-    lies too high and may miss the score itself.
+    The calibration error is a sum of absolute differences, and resampling increases it: with few rows its
+    interval is biased upwards and may not contain the score itself.
     """
     if resamples < 1:
-        raise ValueError(f"resamples = {resamples}: there must be 1 or more")
+        raise ValueError(f"resamples = {resamples}: it must be 1 or more")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence = {confidence!r} must lie between 0 and 1")
+        raise ValueError(f"confidence = {confidence!r} must be between 0 and 1")
     given = Predictions.of(y_true, probabilities, predicted, classes, decision)
     weighted = WeightedMetrics(given)
     blocks = [weighted(counts) for counts in resampled(len(given), resamples, seed)]
@@ -79,12 +79,12 @@ def intervals(
 
 
 def resampled(n: int, resamples: int, seed: int) -> Iterator[_Floats]:
-    """Draw `n` of `n` rows with replacement, `resamples` times, and yield how often each was drawn.
+    """Draw `n` of `n` rows with replacement, `resamples` times, and yield the counts of each row.
 
     Yields
     ------
     float64 array of shape (resamples of this block, n)
-        What is drawn does not depend on the blocks.
+        The draws do not depend on the size of the blocks.
     """
     rng = np.random.default_rng(seed)
     step = max(1, _BLOCK // n)
@@ -94,9 +94,9 @@ def resampled(n: int, resamples: int, seed: int) -> Iterator[_Floats]:
 
 
 class WeightedMetrics:
-    """The metrics of some predictions as functions of the rows' weights.
+    """The metrics of predictions as functions of the weights of the rows.
 
-    All but ROC AUC follow from sums over rows, which are one product of the weights with a sparse matrix.
+    All but ROC AUC follow from sums over rows: one product of the weights with a sparse matrix.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class WeightedMetrics:
         self._rankings = [Ranking.of(values, given.true == label) for label, values in given.rankings()]
 
     def __call__(self, counts: _Floats) -> dict[str, _Floats]:
-        """Return each metric for every row of weights; NaN where a class that it needs has no weight.
+        """Return each metric for every vector of weights; NaN where a class that it needs has no weight.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class WeightedMetrics:
         Returns
         -------
         dict of str to float64 array of shape (b,)
-            Without those metrics that the predictions do not allow.
+            Without the metrics that these predictions do not have.
         """
         there, right, said, *rest = np.split(counts @ self._matrix, self._cuts, axis=1)
         with np.errstate(invalid="ignore"):
@@ -138,10 +138,10 @@ class WeightedMetrics:
 
 
 def _row_statistics(given: Predictions) -> tuple[Any, NDArray[np.intp]]:
-    """Return what each row adds to which sum, a sparse (n, sums) matrix, and where its groups are cut.
+    """Return the contribution of each row to each sum, a sparse (n, sums) matrix, and where to split it.
 
-    The groups are, per class, rows of it, right ones and rows said to be of it; with probabilities
-    also the gap between accuracy and confidence per bin, and the log loss.
+    The groups of sums are the rows, the correct rows and the predicted rows per class; with probabilities
+    also the difference between correctness and confidence per bin, and the log loss.
     """
     n, k = len(given), len(given.classes)
     ones = np.ones(n)
@@ -163,7 +163,7 @@ def _row_statistics(given: Predictions) -> tuple[Any, NDArray[np.intp]]:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Rows sorted once by what ranks them, for the ROC AUC under any weights.
+    """Rows sorted once by their ranking values, for the ROC AUC under any weights.
 
     Attributes
     ----------
@@ -172,7 +172,7 @@ class Ranking:
     positive : int array of shape (p,)
         The rows that should rank high.
     first, last : int arrays of shape (p,)
-        For each of these: how many rows have a lower value, and a value that is no higher.
+        For each of these the number of rows with a lower value, and with a value that is not higher.
     """
 
     order: NDArray[np.intp]
@@ -189,11 +189,11 @@ class Ranking:
         return cls(order, np.flatnonzero(is_positive), first, last)
 
     def auc(self, counts: _Floats) -> _Floats:
-        """Return the ROC AUC for every row of weights, (b, n) to (b,); NaN where one side has no weight.
+        """Return the ROC AUC for every vector of weights, (b, n) to (b,); NaN where one side has no weight.
 
-        It is the Mann-Whitney statistic over the number of pairs: a positive row wins over the weight
-        below it and half of that at its own value. Taken over all rows, this counts positives against
-        each other, too, and these pairs sum up to half the square of their weight.
+        It is the Mann-Whitney statistic divided by the number of pairs: a positive row wins against the
+        weight below it and half of the weight at its own value. This counts pairs of positives, too, which
+        sum up to half the square of their weight.
         """
         below = np.pad(np.cumsum(counts[:, self.order], axis=1), ((0, 0), (1, 0)))
         ranks = (below[:, self.first] + below[:, self.last]) / 2

@@ -1,4 +1,4 @@
-"""How far a classifier's confidence is from its accuracy."""
+"""The expected calibration error: the distance of confidence from accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featcache.evaluation.predictions import checked_probabilities, positions
 
 BINS = 15
-"""As in Guo et al."""
+"""As in Guo et al. (2017)."""
 
 
 def expected_calibration_error(
@@ -22,15 +22,15 @@ def expected_calibration_error(
 ) -> float:
     """Return the expected calibration error of the most probable labels.
 
-    Rows are put into `bins` equal bins by their confidence, the largest probability; the error is the mean,
-    weighted by rows, of the distance between a bin's accuracy and its mean confidence. Guo, Pleiss, Sun and
-    Weinberger, On calibration of modern neural networks, ICML 2017, equation 3. With few rows it is too
-    high, since accuracy in a bin scatters.
+    Rows are grouped into `bins` bins of equal width by their confidence, the largest probability. The error
+    is the mean over the bins, weighted by their rows, of the absolute difference between accuracy and mean
+    confidence: Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 2017, equation
+    3. With few rows it is biased upwards, because the accuracy of a bin varies.
 
     Parameters
     ----------
     y_true : array of shape (n,)
-        Labels, all of `classes`.
+        Labels in `classes`.
     probabilities : array of shape (n, k)
         Columns as in `classes`.
     classes : sequence of k labels
@@ -44,11 +44,11 @@ def expected_calibration_error(
     Raises
     ------
     ValueError
-        There are no rows, the shapes do not go together, a label is none of `classes`, probabilities are
-        not in [0, 1], or `bins` is below 1.
+        There are no rows, the shapes do not match, a label is not in `classes`, probabilities are not in
+        [0, 1], or `bins` is below 1.
     """
     if bins < 1:
-        raise ValueError(f"bins = {bins}: there must be 1 or more")
+        raise ValueError(f"bins = {bins}: it must be 1 or more")
     classes = np.asarray(classes)
     true = positions(y_true, classes)
     if not len(true):
@@ -60,7 +60,7 @@ def expected_calibration_error(
 def confidence_gaps(
     true: NDArray[np.intp], probabilities: NDArray[Any], bins: int = BINS
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return every row's bin and how far its answer (1 right, 0 wrong) is above its confidence.
+    """Return the bin of each row, and its correctness (1 or 0) minus its confidence.
 
     Parameters
     ----------

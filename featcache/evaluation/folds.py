@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold
 
 from featcache.errors import TrainingError
-from featcache.evaluation import full_scores
+from featcache.evaluation.calls import call
+from featcache.evaluation.scoring import full_scores
 from featcache.files import write_bytes_whole
-
-OUT_OF_FOLD = "out_of_fold.csv"
+from featcache.processor import cores
 
 
 def draw_folds(
     labels: NDArray[Any], digests: NDArray[np.uint8], count: int, seed: int, classes: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Draw a fold for every row: each class is spread evenly, and byte-equal photos stay together.
+    """Assign every row to a fold: classes are spread evenly, and byte-equal photos stay together.
 
     Parameters
     ----------
     labels : array of shape (n,)
     digests : array of shape (n, 32)
     count : int
-        How many folds.
+        Number of folds.
     seed : int
     classes : sequence of str
         Their names, for errors.
@@ -52,7 +52,7 @@ def draw_folds(
         different = len(np.unique(groups[labels == label]))
         if different < count:
             raise TrainingError(
-                f"class {name!r} has {different} different photos for {count} folds, and every fold needs "
+                f"class {name!r} has {different} different photos for {count} folds, but every fold needs "
                 f"one; set folds to at most {max(different, 2)}, or add photos"
             )
     folds = np.empty(len(labels), np.int64)
@@ -63,23 +63,39 @@ def draw_folds(
 
 
 @dataclass(frozen=True)
-class CrossValidation:
-    """What the heads of all folds said of the rows that they were not trained on.
+class HeldOut:
+    """Predictions of all rows, each by a classifier that was not fitted on its fold.
 
     Attributes
     ----------
     folds : array of shape (n,)
     predicted : array of shape (n,)
     probabilities : array of shape (n, k), or None
-    scores : dict
-        Of all rows together, as `full_scores` gives them, with ``folds``: the ``accuracy`` of each fold
-        and their ``mean`` and ``standard_deviation`` (of a sample: n - 1).
+    classes : array of shape (k,)
     """
 
     folds: NDArray[np.int64]
     predicted: NDArray[Any]
     probabilities: NDArray[Any] | None
-    scores: dict[str, Any]
+    classes: NDArray[Any]
+
+    @classmethod
+    def of(cls, fitted: Sequence[Any], X: NDArray[Any], folds: NDArray[np.int64]) -> Self:
+        """Let the classifier that was fitted without a fold predict the fold's rows.
+
+        Raises
+        ------
+        ClassifierError
+            A classifier refuses its rows.
+        """
+        places = [folds == fold for fold in range(len(fitted))]
+
+        def joined(method: str) -> NDArray[Any]:
+            parts = [call(getattr(one, method), X[rows]) for one, rows in zip(fitted, places, strict=True)]
+            return _joined(parts, places)
+
+        probabilities = joined("predict_proba") if hasattr(fitted[0], "predict_proba") else None
+        return cls(folds, joined("predict"), probabilities, fitted[0].classes_)
 
     def write(self, path: Path, photos: Sequence[str], labels: NDArray[Any], classes: Sequence[str]) -> None:
         """Write a table with a line per photo: path, fold, label, prediction and probabilities.
@@ -100,71 +116,100 @@ class CrossValidation:
         write_bytes_whole(path, text.getvalue().encode())
 
 
+@dataclass(frozen=True)
+class CrossValidation(HeldOut):
+    """Cross-validated predictions and their scores.
+
+    Attributes
+    ----------
+    scores : dict
+        Of all rows together, as `full_scores` gives them, with ``folds``: the ``accuracy`` of each fold
+        and their ``mean`` and ``standard_deviation`` (of a sample: n - 1).
+    """
+
+    scores: dict[str, Any]
+
+
 def cross_validate(
     head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], views: int = 1
 ) -> CrossValidation:
     """Fit clones of `head`, each without one fold, and score them on it.
 
     A head that has a method ``fit_folds`` fits its clones itself (a Dense head does, as one stack); the
-    clones of others are fitted in threads beside each other.
+    clones of other heads are fitted in parallel threads.
 
     Parameters
     ----------
     head : classifier
-        It stays as it is.
+        It is not changed.
     X : array of shape (n, h, w, c) or (n, c)
     y : array of shape (n,)
         Labels 0 … k - 1.
     folds : array of shape (n,)
-        One for all views of a photo.
+        The same for all views of a photo.
     views : int
-        Every so many rows are views of one photo, the plain one first. A dense head takes one of them in
-        each epoch, others take all as rows of their own. Only plain photos are predicted and scored.
+        Consecutive rows that are views of one photo, the plain photo first. A dense head trains on one of
+        them in each epoch, other heads on all. Only plain photos are predicted and scored.
 
     Raises
     ------
     TrainingError
         A clone could not be trained.
-    ValueError
+    ClassifierError
         The head cannot be trained on such features.
     """
     fits_together = hasattr(head, "fit_folds")
-    fitted: list[Any] = head.fit_folds(X, y, folds, views) if fits_together else _fitted(head, X, y, folds)
+    fitted: list[Any] = (
+        call(head.fit_folds, X, y, folds, views) if fits_together else _fitted(head, X, y, folds)
+    )
     failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
     if failed is not None:
         raise failed
-    X, y, folds = X[::views], y[::views], folds[::views]
-    held_out = [folds == fold for fold in range(len(fitted))]
-    predicted = _joined([one.predict(X[rows]) for one, rows in zip(fitted, held_out, strict=True)], held_out)
-    probabilities = None
-    if hasattr(fitted[0], "predict_proba"):
-        probabilities = _joined(
-            [one.predict_proba(X[rows]) for one, rows in zip(fitted, held_out, strict=True)], held_out
-        )
-    scores = full_scores(y, probabilities, predicted, fitted[0].classes_)
-    accuracies = [float((predicted[rows] == y[rows]).mean()) for rows in held_out]
-    scores["folds"] = {
+    y, folds = y[::views], folds[::views]
+    held_out = HeldOut.of(fitted, X[::views], folds)
+    scores = full_scores(y, held_out.probabilities, held_out.predicted, held_out.classes)
+    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds)
+    return CrossValidation(folds, held_out.predicted, held_out.probabilities, held_out.classes, scores)
+
+
+def cross_fit(
+    fit: Callable[[NDArray[Any], NDArray[Any]], Any],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+) -> HeldOut:
+    """Predict each fold by ``fit(X, y)`` of the other folds.
+
+    Raises
+    ------
+    TrainingError, ClassifierError
+        All that `fit` raises, or a classifier refuses its rows.
+    """
+    rest = [folds != fold for fold in range(folds.max() + 1)]
+    return HeldOut.of([fit(X[rows], y[rows]) for rows in rest], X, folds)
+
+
+def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dict[str, Any]:
+    accuracies = [float(correct[folds == fold].mean()) for fold in range(folds.max() + 1)]
+    return {
         "accuracy": accuracies,
         "mean": float(np.mean(accuracies)),
         "standard_deviation": float(np.std(accuracies, ddof=1)),
     }
-    return CrossValidation(folds, predicted, probabilities, scores)
 
 
 def _fitted(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64]) -> list[Any]:
-    """Fit in threads: the arrays are shared, and TensorFlow, if it is loaded, survives no fork."""
+    """Fit in threads: they share the arrays, and TensorFlow, if it is loaded, does not survive a fork."""
 
     def fit(fold: int) -> Any:
         rows = folds != fold
-        return clone(head).fit(X[rows], y[rows])
+        return call(clone(head).fit, X[rows], y[rows])
 
-    return list(
-        Parallel(n_jobs=cpu_count(), prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1))
-    )
+    return list(Parallel(n_jobs=cores(), prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
 
 
 def _joined(parts: Sequence[NDArray[Any]], places: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:
-    """Put what was said of each fold back into the order of the rows."""
+    """Put the predictions of each fold back into the order of the rows."""
     joined = np.empty((len(places[0]), *parts[0].shape[1:]), parts[0].dtype)
     for part, rows in zip(parts, places, strict=True):
         joined[rows] = part

@@ -1,4 +1,4 @@
-"""A classifier's answers beside the truth, checked once for all metrics."""
+"""Predictions and true labels, validated once for all metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels as positions in `classes`, with what the classifier said of each row.
+    """True and predicted labels as positions in `classes`, with probabilities or decision values.
 
     Attributes
     ----------
@@ -38,12 +38,12 @@ class Predictions:
         classes: Sequence[Any] | NDArray[Any],
         decision: Any = None,
     ) -> Self:
-        """Return the predictions, the arguments being those of `featcache.evaluation.scores`.
+        """Validate predictions; the arguments are those of `featcache.evaluation.scores`.
 
         Raises
         ------
         ValueError
-            There are no rows, shapes do not go together, or a label is none of `classes`.
+            There are no rows, the shapes do not match, or a label is not in `classes`.
         """
         y_true, predicted, classes = np.asarray(y_true), np.asarray(predicted), np.asarray(classes)
         if not len(y_true):
@@ -64,13 +64,13 @@ class Predictions:
         return len(self.true)
 
     def rankings(self) -> list[tuple[int, NDArray[Any]]]:
-        """Return what ROC AUC is taken of: a class and the values that rank the rows by it.
+        """Return the inputs of ROC AUC: classes, and the values that rank the rows by them.
 
         Returns
         -------
         list of (position of the class, array of shape (n,))
-            Two classes: the second one; more: every class against the rest. Empty where a class has no
-            rows or nothing ranks.
+            With two classes the second one; with more, every class against the rest. Empty where a class has
+            no rows, or there are no such values.
         """
         ranks = self.probabilities if self.probabilities is not None else self.decision
         k = len(self.classes)
@@ -83,7 +83,7 @@ class Predictions:
         return list(enumerate(ranks.T))
 
     def losses(self) -> NDArray[np.float64]:
-        """Return the log loss of every row, (n,); probabilities of 0 count as the least step from 1 to above.
+        """Return the log loss of every row, (n,); probabilities are clipped to [eps, 1 - eps].
 
         Raises
         ------
@@ -91,8 +91,8 @@ class Predictions:
             There are no probabilities.
         """
         if self.probabilities is None:
-            raise ValueError("there are no probabilities to take the log loss of")
-        # scikit-learn's log_loss clips alike, but warns of float32 probabilities that stand in float64
+            raise ValueError("the log loss needs probabilities")
+        # scikit-learn's log_loss clips in the same way, but warns of float32 probabilities as float64
         eps = np.finfo(np.result_type(self.probabilities, np.float16)).eps
         own = np.clip(self.probabilities[np.arange(len(self)), self.true], eps, 1 - eps)
         losses: NDArray[np.float64] = -np.log(own.astype(np.float64))
@@ -100,17 +100,17 @@ class Predictions:
 
 
 def positions(labels: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Return where in the sorted `classes` each label stands, (n,).
+    """Return the position of each label in the sorted `classes`, (n,).
 
     Raises
     ------
     ValueError
-        A label is none of `classes`.
+        A label is not in `classes`.
     """
     labels = np.asarray(labels)
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
-        raise ValueError(f"labels {unknown.tolist()[:5]} are none of the classes {classes.tolist()}")
+        raise ValueError(f"labels {unknown.tolist()[:5]} are not among the classes {classes.tolist()}")
     found: NDArray[np.intp] = np.searchsorted(classes, labels)
     return found
 
@@ -131,6 +131,6 @@ def checked_probabilities(probabilities: Any, n: int, classes: NDArray[Any]) -> 
         )
     if not ((found >= 0) & (found <= 1)).all():
         raise ValueError(
-            f"probabilities must lie between 0 and 1; these reach from {found.min()} to {found.max()}"
+            f"probabilities must be between 0 and 1; these are from {found.min()} to {found.max()}"
         )
     return found

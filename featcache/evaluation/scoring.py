@@ -15,8 +15,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from featcache.errors import ClassifierError
 from featcache.evaluation.bootstrap import Interval, intervals
 from featcache.evaluation.calibration_error import expected_calibration_error
+from featcache.evaluation.calls import call, first_line
 from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.wilson import wilson_interval
 
@@ -39,22 +41,23 @@ def scores(
     classes : sequence of k labels
         Sorted, as a classifier's ``classes_`` are.
     decision : array of shape (n,) or (n, k), optional
-        Decision values; they give the ROC AUC where there are no probabilities.
+        Decision values, for ROC AUC without probabilities.
 
     Returns
     -------
     dict
-        ``n``, ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (Wilson, 95 %), ``balanced_accuracy``
-        (mean recall of the classes in `y_true`), ``macro_f1`` (over the classes that are there or were
-        predicted), ``log_loss`` and ``ece`` (as `expected_calibration_error`; both None without
-        probabilities) and ``roc_auc`` (two classes: of the second one; more: mean of one against the rest;
-        None where a class is missing in `y_true` or nothing ranks).
+        ``n``, ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (Wilson interval, 95%),
+        ``balanced_accuracy`` (mean recall of the classes in `y_true`), ``macro_f1`` (over the true and
+        predicted classes), ``log_loss`` and ``ece`` (see `expected_calibration_error`; both None without
+        probabilities) and ``roc_auc`` (with two classes that of the second; with more, the mean of one
+        against the rest; None where a class is missing in `y_true`, or without probabilities and decision
+        values).
 
     Raises
     ------
     ValueError
-        There are no rows, the shapes do not go together, a label is none of `classes`, or probabilities
-        are not in [0, 1].
+        There are no rows, the shapes do not match, a label is not in `classes`, or probabilities are not in
+        [0, 1].
     """
     return _scores(Predictions.of(y_true, probabilities, predicted, classes, decision))
 
@@ -68,7 +71,7 @@ def full_scores(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the scores of predictions, all their intervals, and what became of each class.
+    """Return the scores of predictions with all intervals, the confusion matrix and the scores by class.
 
     Parameters
     ----------
@@ -81,9 +84,9 @@ def full_scores(
     -------
     dict
         What `scores` gives, and ``<metric>_low`` and ``<metric>_high`` for the 95% `intervals`;
-        ``confusion``, k lists of k numbers of rows, one list per true class, in it one number per predicted
+        ``confusion``, the confusion matrix as k lists, one per true class, of k numbers, one per predicted
         class; ``per_class``, a list of k dicts of ``class``, ``precision`` (None for a class that was never
-        predicted), ``recall`` (None for one without rows), ``f1`` (None where both is so) and ``n``, the
+        predicted), ``recall`` (None for one without rows), ``f1`` (None where both are None) and ``n``, the
         number of rows.
 
     Raises
@@ -118,8 +121,8 @@ def score_head(head: Any, X: Any, y: Any, with_intervals: bool = False) -> dict[
     ValueError
         As `scores` and the head's own ``predict`` do.
     """
-    asked = answers(head, X, y)
-    return scores(*asked) | (_bounds(intervals(*asked)) if with_intervals else {})
+    predictions = predictions_of(head, X, y)
+    return scores(*predictions) | (_bounds(intervals(*predictions)) if with_intervals else {})
 
 
 def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -130,30 +133,45 @@ def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int
     ValueError
         As `full_scores` and the head's own ``predict`` do.
     """
-    return full_scores(*answers(head, X, y), resamples=resamples, seed=seed)
+    return full_scores(*predictions_of(head, X, y), resamples=resamples, seed=seed)
 
 
 def decides_by_pairs(head: Any) -> bool:
-    """Say whether the head's decision values are those of pairs of classes, which rank no class."""
+    """Whether the decision values are of pairs of classes (one-vs-one), which rank no class."""
     parameters = head.get_params() if hasattr(head, "get_params") else {}
     shapes = [value for name, value in parameters.items() if name.endswith("decision_function_shape")]
     return "ovo" in shapes and len(head.classes_) > 2
 
 
-def answers(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Ask a fitted classifier once for all that `scores` takes, and return that.
+def predictions_of(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Predict `X` once with a fitted classifier and return the arguments of `scores`.
 
-    Of a decision between two classes the prediction is the sign, as scikit-learn's glossary has it: asking
-    for both would go through an SVC's support vectors twice, which takes longer than fitting it.
+    With a decision value between two classes the prediction is its sign, see "decision_function" in
+    scikit-learn's glossary: calling both methods would go through an SVC's support vectors twice, which takes
+    longer than fitting it.
+
+    Returns
+    -------
+    y, probabilities, predicted, classes, decision
+
+    Raises
+    ------
+    ClassifierError
+        The classifier refuses `X`, or gives something else than labels and probabilities.
     """
-    probabilities = head.predict_proba(X) if hasattr(head, "predict_proba") else None
+    probabilities = call(head.predict_proba, X) if hasattr(head, "predict_proba") else None
     ranks = probabilities is None and hasattr(head, "decision_function") and not decides_by_pairs(head)
-    decision = head.decision_function(X) if ranks else None
+    decision = call(head.decision_function, X) if ranks else None
     if decision is not None and decision.ndim == 1:
         predicted = head.classes_[(decision > 0).astype(int)]
     else:
-        predicted = head.predict(X)
-    return y, probabilities, predicted, head.classes_, decision
+        predicted = call(head.predict, X)
+    arguments = y, probabilities, predicted, head.classes_, decision
+    try:
+        Predictions.of(*arguments)
+    except ValueError as error:
+        raise ClassifierError(first_line(error)) from error
+    return arguments
 
 
 def _scores(given: Predictions) -> dict[str, Any]:
@@ -163,7 +181,7 @@ def _scores(given: Predictions) -> dict[str, Any]:
         "accuracy": float(accuracy_score(given.true, given.predicted)),
         "accuracy_low": low,
         "accuracy_high": high,
-        # balanced_accuracy_score gives the same number, and a warning for every class that only was predicted
+        # balanced_accuracy_score is the same number, but warns of classes that occur only in the predictions
         "balanced_accuracy": float(
             recall_score(
                 given.true, given.predicted, labels=np.unique(given.true), average="macro", zero_division=0
@@ -186,7 +204,7 @@ def _probability_scores(given: Predictions) -> dict[str, float | None]:
 
 
 def _roc_auc(given: Predictions) -> float | None:
-    # roc_auc_score(multi_class="ovr") takes this mean too, but of probabilities only
+    # roc_auc_score(multi_class="ovr") is this mean, too, but takes probabilities only
     areas = [roc_auc_score(given.true == label, values) for label, values in given.rankings()]
     return float(np.mean(areas)) if areas else None
 

@@ -1,13 +1,12 @@
-"""The uncertainty of a share, in closed form."""
+"""The confidence interval of a proportion."""
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.special import ndtri
+from scipy.stats import binomtest
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval in which the true share lies, for `successes` out of `n`.
+    """Return the confidence interval of a proportion, for `successes` out of `n`.
 
     The score interval without continuity correction: Wilson, Probable inference, the law of succession,
     and statistical inference, JASA 22 (1927) 209–212; recommended by Brown, Cai and DasGupta, Interval
@@ -16,7 +15,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     Parameters
     ----------
     successes, n : int
-        With ``0 <= successes <= n``; nothing tried tells nothing: ``n = 0`` gives (0.0, 1.0).
+        With ``0 <= successes <= n``; ``n = 0`` gives (0.0, 1.0).
     confidence : float in (0, 1), default 0.95
 
     Raises
@@ -30,10 +29,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         raise ValueError(f"confidence = {confidence!r} must lie between 0 and 1")
     if n == 0:
         return 0.0, 1.0
-    z = float(ndtri((1 + confidence) / 2))
-    share = successes / n
-    centre = share + z * z / (2 * n)
-    spread = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    low, high = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     # at the ends the formula gives the share itself, but for rounding
+    share = successes / n
     return float(min(max(low, 0.0), share)), float(max(min(high, 1.0), share))

@@ -21,6 +21,7 @@ from featcache.images.table import load_table
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
+from featcache.run.profile import keep_profile
 from featcache.store.base_store import Store
 from featcache.store.feature_file import Contents, Features, write_feature_file
 
@@ -134,7 +135,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped)
     write_feature_file(path, splits, extracted.locations, base_store, contents)
     profile = extracted.profile
-    return Extraction(
+    extraction = Extraction(
         recipe.run,
         path,
         photos=sum(len(rows.digests) for rows in splits.values()),
@@ -147,3 +148,5 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         profile=profile,
         base=base.resolve(),
     )
+    keep_profile(recipe.run, extraction.to_json() | {"profile": profile.to_json()})
+    return extraction

@@ -1,4 +1,4 @@
-"""Stage 3: the top blocks of the base are trained further with a head, from features cached below them."""
+"""Stage 3: fine-tunes the top layers of the base together with a head, on cached features of the boundary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from featcache.errors import BaseNetworkError, RecipeError, did_you_mean
 from featcache.evaluation import full_scores
 from featcache.extraction.stage import Extraction, extract
 from featcache.featurize import decode_photos
+from featcache.files import write_bytes_whole
 from featcache.finetuning.augmentation import augmentation_of
 from featcache.finetuning.loop import Top, Tuning, TuningPlan, tune
 from featcache.heads.dense.feed import Feed, InMemory, Rows, Streamed
@@ -28,11 +29,12 @@ from featcache.heads.keras_head import KerasHead
 from featcache.model import Model
 from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
-from featcache.run.layout import MODELS_FOLDER
+from featcache.run.layout import FINETUNE_FOLDER, FINETUNED, HISTORY_FILE, model_folder
+from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
+from featcache.run.results import HeadResult, RunResults, best_head, update_results
 from featcache.store.feature_file import Features, Split
-from featcache.training import HeadResult, add_head, fingerprint_of, name_classes, train_heads
+from featcache.training import Training, fingerprint_of, name_classes, train_heads
 
-FOLDER, NAME = "finetune", "finetuned"
 _MAX_MEMORY = 2 << 30
 
 
@@ -43,11 +45,11 @@ class Finetuning:
     Attributes
     ----------
     head : str
-        Name of the trained head that it started from.
+        Name of the trained head that fine-tuning started from.
     started_from : DenseHead
-        That head, with its own measures before and after each epoch.
+        That head, with its measures before and after each epoch.
     fresh_head : bool
-        Its weights were drawn anew before: it has no epochs of its own.
+        Whether its weights were reinitialized before, so that it has no epochs of its own.
     boundary : str
         The layer whose output was cached.
     layers : tuple of LayerRow
@@ -60,6 +62,8 @@ class Finetuning:
         Of the training.
     result : HeadResult
         The fine-tuned model, of the best epoch.
+    results : RunResults
+        All heads of the run, the fine-tuned one among them.
     """
 
     head: str
@@ -71,6 +75,7 @@ class Finetuning:
     extraction: Extraction
     seconds: float
     result: HeadResult
+    results: RunResults
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
@@ -94,34 +99,40 @@ def finetune(
     recipe: Recipe,
     reporter: Reporter = SILENT,
     *,
+    training: Training | None = None,
     end_to_end: bool = False,
     score_epochs: bool = False,
 ) -> Finetuning:
-    """Train the base's top layers together with a trained head; earlier stages run first.
+    """Fine-tune the top layers of the base together with a trained head; earlier stages run first.
 
-    The output of the latest layer that everything passes before the first trainable one is extracted
-    once and kept in the store. What lies above is trained from there: the numbers of training through the
-    whole network, without running its frozen part in every epoch. A run that was ended goes on after its
-    last whole epoch. The weights of the epoch with the best validation accuracy are kept.
+    The boundary is the last layer before the first trainable one that all paths of the network go through.
+    Its output is extracted once and kept in the store; the layers above are trained on it. The results equal
+    those of training through the whole network, but its frozen part does not run in every epoch. An
+    interrupted run resumes after its last complete epoch. The weights of the epoch with the highest
+    validation accuracy are kept.
 
-    With a section ``augment`` an epoch sees each training photo in one of its stored views.
+    With a section ``augment`` each epoch uses one stored view of each training photo.
 
     Parameters
     ----------
     recipe : Recipe
         With a section ``finetune``.
     reporter : Reporter, optional
-        Listens to the work.
+        Receives progress and notes.
+    training : Training, optional
+        Heads of this recipe that were just trained. Otherwise heads that the run has with the same settings
+        and data are loaded, and missing ones are trained.
     end_to_end : bool, default False
-        Train through the whole network, for comparison. With a section ``augment`` photos are then
-        augmented anew in every epoch, by Keras.
+        Train through the whole network, for comparison. With a section ``augment`` Keras then augments the
+        photos in every epoch.
     score_epochs : bool, default False
-        Measure every epoch on test, too.
+        Score every epoch on test, too.
 
     Raises
     ------
     RecipeError
-        There is no section ``finetune``, or it names a head that is none.
+        There is no section ``finetune``, it names an unknown head, or there are ``data.folds``; this is found
+        before any photo is read.
     BaseNetworkError
         There is no such layer.
     TrainingError
@@ -129,34 +140,33 @@ def finetune(
     FeatcacheError
         All that `featcache.extraction.stage.extract` raises.
     """
-    settings = _settings(recipe)
-    started_from = _train_head(recipe, settings, reporter)
+    settings = check_finetuning(recipe)
+    training = training or train_heads(recipe.with_heads(_dense_heads(recipe)), reporter, reuse=True)
+    started_from = training.models[best_head(training[name] for name in _dense_heads(recipe)).name]
     head = _with_new_weights(started_from.head, recipe.seed) if settings.fresh_head else started_from.head
     division = _divide(recipe, settings)
     base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
     extraction = _extract(recipe, base, end_to_end, reporter)
+    pixels_for = base if end_to_end else None
     with extraction.open() as features:
-        spec = BaseSpec.from_json(features.base)
-        top = _top(recipe, division, head, spec, base if end_to_end else None)
-        feeds = {split: _feed(features, split, base if end_to_end else None) for split in features.splits}
-        if not score_epochs:
-            feeds.pop("test", None)
-        checkpoints = recipe.run / FOLDER / f"epochs-{_key(recipe, features, head, division, end_to_end)}"
-        epochs = settings.epochs
+        top = _top(recipe, division, head, BaseSpec.from_json(features.base), pixels_for)
+        key = _key(recipe, features, head, division, end_to_end)
         started = time.monotonic()
         tuning = tune(
             top,
-            feeds,
+            _feeds(features, pixels_for, score_epochs),
             _plan(settings, recipe.seed),
-            checkpoints,
-            lambda done: reporter.advance("fine-tuning", done, epochs),
+            recipe.run / FINETUNE_FOLDER / f"epochs-{key}",
+            lambda done: reporter.advance("fine-tuning", done, settings.epochs),
         )
         seconds = time.monotonic() - started
         tuned = top.classifier(tuning.history)
-        model = Model(NAME, started_from.classes, base, spec, tuned, {}, recipe.cache)
-        result = _scored(model, features, recipe.run / MODELS_FOLDER / NAME, seconds)
-    add_head(recipe.run, result)
-    return Finetuning(
+        spec = BaseSpec.from_json(features.base)
+        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
+        result, predictions = _scored(model, features, recipe.run, seconds)
+    predictions = replace(predictions, data=training.results.data)
+    results = update_results(recipe.run, [result], predictions, note=reporter.note)
+    finetuning = Finetuning(
         started_from.name,
         head,
         settings.fresh_head,
@@ -165,31 +175,73 @@ def finetune(
         tuning,
         extraction,
         seconds,
-        result,
+        results[FINETUNED],
+        results,
     )
+    _write_history(finetuning, recipe.run)
+    return finetuning
 
 
-def _settings(recipe: Recipe) -> FinetuneSettings:
+def train_and_finetune(recipe: Recipe, reporter: Reporter = SILENT) -> tuple[Training, Finetuning | None]:
+    """Train the recipe's heads and, where it has a section ``finetune``, fine-tune.
+
+    Returns
+    -------
+    training : Training
+        Its ``best`` takes the fine-tuned model into account.
+    finetuning : Finetuning or None
+
+    Raises
+    ------
+    FeatcacheError
+        All that `train_heads` and `finetune` raise.
+    """
+    if recipe.finetune is None:
+        return train_heads(recipe, reporter), None
+    check_finetuning(recipe)  # before the heads are trained
+    training = train_heads(recipe, reporter)
+    finetuning = finetune(recipe, reporter, training=training)
+    return replace(training, results=finetuning.results), finetuning
+
+
+def check_finetuning(recipe: Recipe) -> FinetuneSettings:
+    """Return the recipe's section ``finetune``.
+
+    Raises
+    ------
+    RecipeError
+        There is none, it names an unknown head, or it does not go with the rest of the recipe.
+    """
     if recipe.finetune is None:
         raise RecipeError(
-            "the recipe has no [finetune]; say the first layer to train, for example "
+            "the recipe has no [finetune]; give the first layer to train, for example "
             "--set finetune.unfreeze_from=100, or from_layer with a layer's name"
         )
-    return recipe.finetune
-
-
-def _train_head(recipe: Recipe, settings: FinetuneSettings, reporter: Reporter) -> Model:
-    """Train the recipe's Dense heads, which takes seconds, and return the one to start from."""
-    dense = [str(head.name) for head in recipe.heads if head.type == "dense"]
-    if settings.head is not None and settings.head not in dense:
+    if recipe.data.folds is not None:
         raise RecipeError(
-            f"finetune.head = {settings.head!r} is no Dense head of the recipe; those are "
-            f"{', '.join(dense) or 'none'}.{did_you_mean(settings.head, dense)}"
+            f"data.folds = {recipe.data.folds} does not go with [finetune]: with folds heads learn from the "
+            "validation photos, and fine-tuning would choose its best epoch on them; remove one of the two"
+        )
+    dense = _dense_names(recipe)
+    head = recipe.finetune.head
+    if head is not None and head not in dense:
+        raise RecipeError(
+            f"finetune.head = {head!r} is not a Dense head of the recipe; those are "
+            f"{', '.join(dense) or 'none'}.{did_you_mean(head, dense)}"
         )
     if not dense:
         raise RecipeError('fine-tuning starts from a Dense head; add [[heads]] with type = "dense"')
-    training = train_heads(recipe.with_heads([settings.head] if settings.head else dense), reporter)
-    return Model.load(training[training.best].model)
+    return recipe.finetune
+
+
+def _dense_names(recipe: Recipe) -> list[str]:
+    return [str(head.name) for head in recipe.heads if head.type == "dense"]
+
+
+def _dense_heads(recipe: Recipe) -> list[str]:
+    """Return the names of the heads to choose from: the one that the recipe names, or all Dense heads."""
+    settings = check_finetuning(recipe)
+    return [settings.head] if settings.head is not None else _dense_names(recipe)
 
 
 def _divide(recipe: Recipe, settings: FinetuneSettings) -> SplitNetwork:
@@ -203,9 +255,9 @@ def _divide(recipe: Recipe, settings: FinetuneSettings) -> SplitNetwork:
 
 
 def _extract(recipe: Recipe, base: BaseSettings, end_to_end: bool, reporter: Reporter) -> Extraction:
-    update = {"base": base, "run": recipe.run / FOLDER}
+    update = {"base": base, "run": recipe.run / FINETUNE_FOLDER}
     if end_to_end:
-        # photos are augmented anew in every epoch, so that no view has to be stored
+        # Keras augments the photos in every epoch: no view has to be stored
         update["augment"] = None
     return extract(recipe.model_copy(update=update), reporter)
 
@@ -241,6 +293,11 @@ def _plan(settings: FinetuneSettings, seed: int) -> TuningPlan:
     )
 
 
+def _feeds(features: Features, pixels_for: BaseSettings | None, score_test: bool) -> dict[str, Feed]:
+    splits = [split for split in features.splits if split != "test" or score_test]
+    return {split: _feed(features, split, pixels_for) for split in splits}
+
+
 def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Feed:
     """Return a split's features, in memory where they fit; or its photos' pixels."""
     rows = features[split]
@@ -258,7 +315,7 @@ def _key(
 ) -> str:
     """Return what a fine-tuning depends on, but for its length, as 16 hexadecimal digits."""
     first = next(row.name for row in division.layers if row.trainable)
-    facts = asdict(_plan(_settings(recipe), recipe.seed))
+    facts = asdict(_plan(check_finetuning(recipe), recipe.seed))
     facts |= {"epochs": None, "layers": first, "end_to_end": end_to_end}
     if end_to_end and recipe.augment is not None:  # stored views are in the features' fingerprint
         facts["augment"] = recipe.augment.model_dump(mode="json", exclude={"views"})
@@ -269,20 +326,42 @@ def _key(
     return digest.hexdigest()[:16]
 
 
-def _scored(model: Model, features: Features, folder: Path, seconds: float) -> HeadResult:
+def _scored(model: Model, features: Features, run: Path, seconds: float) -> tuple[HeadResult, RunPredictions]:
     """Score the model on validation and test and save it."""
-    scores: dict[str, Any] = {"validation": None, "test": None}
-    for split in scores:
-        if split in features:
-            scores[split] = _scores(model.head, features[split])
-            name_classes(scores[split], model.classes)
+    validation = features["validation"]
+    predictions = _predictions(model.head, validation)
+    scores: dict[str, Any] = {"validation": _scores(model, validation, predictions), "test": None}
+    if "test" in features:
+        test = features["test"]
+        scores["test"] = _scores(model, test, _predictions(model.head, test))
     model.scores.update(scores)
+    folder = model_folder(run, model.name)
     model.save(folder)
-    return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder)
+    kept = RunPredictions(
+        fingerprint_of(features),
+        model.classes,
+        ScoredRows(validation.digests, validation.labels),
+        {model.name: predictions},
+    )
+    return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder), kept
 
 
-def _scores(head: KerasHead, rows: Split) -> dict[str, Any]:
-    """Score block by block: the boundary's features may be larger than memory."""
+def _predictions(head: KerasHead, rows: Split) -> HeadPredictions:
+    """Predict block by block: the boundary's features may be larger than memory."""
     probabilities = np.concatenate([head.predict_proba(X) for X, _ in rows.blocks()])
-    predicted = head.classes_[probabilities.argmax(axis=1)]
-    return full_scores(rows.labels, probabilities, predicted, head.classes_)
+    return HeadPredictions(probabilities.argmax(axis=1), probabilities)
+
+
+def _scores(model: Model, rows: Split, predictions: HeadPredictions) -> dict[str, Any]:
+    classes = model.head.classes_
+    predicted = classes[predictions.predicted]
+    scores = full_scores(rows.labels, predictions.probabilities, predicted, classes)
+    name_classes(scores, model.classes)
+    return scores
+
+
+def _write_history(result: Finetuning, run: Path) -> None:
+    """Keep the epochs in the run, so that reports can draw them without the model."""
+    facts = {key: value for key, value in result.to_json().items() if key not in ("run", "features", "model")}
+    path = run / FINETUNE_FOLDER / HISTORY_FILE
+    write_bytes_whole(path, (json.dumps(facts, indent=1) + "\n").encode())

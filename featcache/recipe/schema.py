@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from featcache.errors import RecipeError, did_you_mean
 from featcache.files import read_regular
 from featcache.recipe.messages import explain
+from featcache.recipe.names import check_head_name
 from featcache.recipe.overrides import plain_copy, set_by_key
 from featcache.recipe.sections import (
     DEFAULT_HEADS,
@@ -28,7 +29,6 @@ from featcache.recipe.sections import (
     Section,
     Seed,
     SweepSettings,
-    check_head_name,
 )
 
 # A recipe is a page of text; more is another file.
@@ -78,15 +78,13 @@ class Recipe(Section):
     def _name_heads(self) -> Recipe:
         """Give every head a name of its own, so that results and folders can be told apart."""
         given = [head.name for head in self.heads if head.name]
-        twice = {name for name in given if given.count(name) > 1}
-        if twice:
-            raise ValueError(f"two heads are named {sorted(twice)[0]!r}; names must differ")
-        taken = set(given)
+        _check_different(given)
+        taken = {name.lower() for name in given}
         named = []
         for head in self.heads:
             name = head.name or _free_name(head.default_name, taken)
             check_head_name(name)
-            taken.add(name)
+            taken.add(name.lower())
             named.append(head.model_copy(update={"name": name}))
         object.__setattr__(self, "heads", tuple(named))
         return self
@@ -181,9 +179,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def _check_different(names: Sequence[str]) -> None:
+    """Raise a ValueError where two heads would share a folder; some file systems ignore case."""
+    first: dict[str, str] = {}
+    for name in names:
+        earlier = first.get(name.lower())
+        first[name.lower()] = name
+        if earlier == name:
+            raise ValueError(f"two heads are named {name!r}; names must differ")
+        if earlier is not None:
+            raise ValueError(f"heads {earlier!r} and {name!r} differ only in case; names must differ in more")
+
+
 def _free_name(name: str, taken: set[str]) -> str:
     number, free = 1, name
-    while free in taken:
+    while free.lower() in taken:
         number += 1
         free = f"{name}-{number}"
     return free

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from featcache.recipe.names import check_head_name
+
 Share = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
 Size = Annotated[int, Field(ge=8, le=4096, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
@@ -352,9 +354,3 @@ class FinetuneSettings(Section):
         if self.optimizer == "adam" and self.momentum > 0:
             raise ValueError("momentum goes with optimizer = 'sgd' and 'rmsprop', not with 'adam'")
         return self
-
-
-def check_head_name(name: str) -> None:
-    """Raise a ValueError where `name` could not be the name of a folder everywhere."""
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        raise ValueError(f"head name {name!r} must be made of letters, digits, '-', '_' and '.'")

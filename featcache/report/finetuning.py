@@ -1,4 +1,4 @@
-"""What a person sees of a fine-tuning: the layers, the epochs, and whether it helped."""
+"""The result of fine-tuning for a terminal: the layers, the epochs, and whether it improved the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featcache.report.tables import number, percent
 
 
 def layers_table(result: Finetuning) -> Table:
-    """Return the network's layers, the frozen ones below the boundary as one row."""
+    """Return the layers of the network, with the frozen ones up to the boundary as one row."""
     at = next(row.index for row in result.layers if row.name == result.boundary)
     table = Table(title="layers of the base", title_justify="left", box=None, pad_edge=False)
     for name, justify in (("", "right"), ("layer", "left"), ("type", "left"), ("output", "left")):
@@ -34,10 +34,10 @@ def _frozen_row(rows: Sequence[LayerRow]) -> list[str]:
 
 
 def epochs_table(result: Finetuning) -> Table:
-    """Return a row per epoch, the first one before any of them."""
+    """Return a row per epoch, after one with the scores before the first."""
     tuning, history = result.tuning, result.tuning.history
     has_test = "test_accuracy" in history
-    drawn = ", its weights drawn anew" if result.fresh_head else ""
+    drawn = ", reinitialized" if result.fresh_head else ""
     title = f"fine-tuning from {result.head}{drawn}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", *(["test"] if has_test else [])):
@@ -57,7 +57,7 @@ def epochs_table(result: Finetuning) -> Table:
 
 
 def sentence(result: Finetuning) -> str:
-    """Say what fine-tuning changed and where the model is."""
+    """Say how fine-tuning changed the validation accuracy, and where the model is."""
     before, after = result.tuning.before["accuracy"], result.result.validation["accuracy"]
     change = "better than" if after > before else "worse than" if after < before else "the same as"
     text = (

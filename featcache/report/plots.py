@@ -1,7 +1,7 @@
-"""Learning curves as a picture, and how pictures are written.
+"""Learning curves as figures, and writing figures to files.
 
-Matplotlib is imported when a picture is drawn, by its figures alone: no pyplot, no backend to be chosen, and
-nothing is left open. What a picture needs is set on the picture, not in Matplotlib's settings.
+Matplotlib is imported when a figure is drawn, without pyplot: no backend is chosen and no figure stays open.
+Properties are set on the figure, not in Matplotlib's global settings.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from featcache.errors import DataError
 from featcache.files import write_bytes_whole
+from featcache.run.layout import curves_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
 
     from featcache.finetuning.loop import Tuning
     from featcache.finetuning.stage import Finetuning
-    from featcache.recipe import Recipe
     from featcache.training import Training
 
-CURVES_FILE = "curves.png"
 START = "start of fine-tuning"
 DPI = 150
 
-# Of Okabe and Ito, Color Universal Design (2008): told apart with every kind of colour vision.
+# Okabe and Ito, Color Universal Design (2008): distinguishable with every kind of colour vision.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 
 _TRAINING_LINE: dict[str, Any] = {"color": TRAINING, "linestyle": "--", "linewidth": 1.3, "marker": "."}
@@ -40,33 +39,33 @@ _CIRCLE: dict[str, Any] = {
     "marker": "o",
     "markersize": 10,
     "fillstyle": "none",
-    "clip_on": False,  # whole at the edge, too
+    "clip_on": False,  # complete at the edge of the axes
 }
 _GREY = "#555555"
 
 
 def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "") -> Figure:
-    """Draw accuracy and loss over the epochs, of a head and of the fine-tuning that started from it.
+    """Plot accuracy and loss over the epochs of a head and of the fine-tuning that started from it.
 
     Parameters
     ----------
     head : DenseHead or KerasHead
-        Fitted. Epoch 0 is before training, where the head knows it and had validation data.
+        A fitted head. Epoch 0 is before training; heads without validation data do not have it.
     tuning : Tuning, optional
-        Its epochs are counted on from the head's; a line says where it starts. Its first point
-        on validation is the head as it was kept, perhaps of an earlier epoch than the last.
+        Its epochs follow those of the head; a vertical line marks the start. Its first point on validation is
+        the kept head, which can be of an earlier epoch than the last.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        One plot per measure, accuracy above loss, on a common axis of epochs. The epoch whose weights were
-        kept is marked.
+        One subplot per metric, accuracy above loss, with a common axis of epochs. The epoch whose weights
+        were kept is marked.
 
     Raises
     ------
     DataError
-        The head has no history: scikit-learn's have none.
+        The head has no history, like those of scikit-learn.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -85,7 +84,7 @@ def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "")
     plots[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
     lines = [line for line in plots[0].lines if not str(line.get_label()).startswith("_")]
-    # outside of the plots, where it covers no line
+    # outside of the subplots, where it covers no line
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
@@ -93,11 +92,11 @@ def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "")
 
 
 def _measures_of(head: Any) -> list[str]:
-    """Return what can be drawn; a Keras head may measure other things than accuracy."""
+    """Return the metrics to plot; a Keras head may have others than accuracy."""
     if not hasattr(head, "history_"):
         raise DataError(
-            f"a {type(head).__name__} keeps no history of epochs; learning curves are drawn of Dense and "
-            "Keras heads that are fitted"
+            f"a {type(head).__name__} has no history of epochs; learning curves are plotted for fitted Dense "
+            "and Keras heads"
         )
     return [name for name in ("accuracy", "loss") if name in head.history_]
 
@@ -115,7 +114,7 @@ def _draw_measure(axes: Axes, measure: str, head: Any, tuning: Tuning | None) ->
 
 
 _Line = tuple[list[int], list[float]]
-"""Epochs, and the measure after each."""
+"""Epochs, and the metric after each."""
 
 
 def _training_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
@@ -124,9 +123,9 @@ def _training_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
 
 
 def _validation_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
-    """Return the line of validation.
+    """Return the validation line.
 
-    Where tuning starts there are two points: the head's last epoch, and the head as it was kept.
+    It has two points where fine-tuning starts: the last epoch of the head, and the kept head.
     """
     before = getattr(head, "before_", None)
     values = list(head.history_.get(f"val_{measure}", []))
@@ -150,7 +149,7 @@ def _mark_kept(axes: Axes, line: _Line, head: Any, tuning: Tuning | None) -> Non
 
 
 def _kept_epoch(head: Any, tuning: Tuning | None) -> int | None:
-    """Return the epoch whose weights the result has; of a Keras head only its callbacks know."""
+    """Return the epoch whose weights were kept; None for a Keras head, where callbacks decide."""
     if tuning is not None:
         return int(head.n_iter_) + tuning.best_epoch
     if not hasattr(head, "best_epoch_"):
@@ -159,9 +158,10 @@ def _kept_epoch(head: Any, tuning: Tuning | None) -> int | None:
 
 
 def _scale(axes: Axes, measure: str, values: Sequence[float]) -> None:
-    """Show accuracy from the tenth below its least value to 100%; loss from 0, or by powers of 10.
+    """Scale accuracy from the tenth below its minimum to 100%; loss from 0, or logarithmically.
 
-    By powers where one loss dwarfs the others, as that of first weights on large features does.
+    Logarithmically where one loss is much larger than the others, like that of initial weights on large
+    features.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -178,7 +178,7 @@ def _scale(axes: Axes, measure: str, values: Sequence[float]) -> None:
 
 
 def _say_where_tuning_starts(axes: Axes, epoch: int, epochs_after: int) -> None:
-    """Write it above the line, turned to the side with more room."""
+    """Write it above the line, on the side with more space."""
     side = "left" if epochs_after > epoch else "right"
     place = axes.get_xaxis_transform()
     axes.text(epoch, 1.02, START, transform=place, ha=side, va="bottom", fontsize=9, color=_GREY)
@@ -192,55 +192,50 @@ def _tidy(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def write_curves_of_heads(training: Training, recipe: Recipe) -> list[Path]:
-    """Write the learning curves of each Dense head beside its model and return the files.
+def write_curves_of_heads(training: Training) -> list[Path]:
+    """Draw the learning curves of the heads that were trained in epochs and return the files.
 
     Raises
     ------
     StoreError
         No room or no permission.
     """
-    from featcache.model import Model
-
-    dense = {str(settings.name) for settings in recipe.heads if settings.type == "dense"}
     written = []
-    for result in training.heads:
-        if result.name in dense:
-            figure = learning_curves(Model.load(result.model).head, title=result.name)
-            written.append(write_figure(figure, result.model / CURVES_FILE))
+    for name, model in training.models.items():
+        if hasattr(model.head, "history_"):
+            figure = learning_curves(model.head, title=name)
+            written.append(write_figure(figure, curves_file(training.extraction.run, name)))
     return written
 
 
 def write_curves_of_tuning(result: Finetuning) -> Path:
-    """Write the learning curves of a fine-tuning and of its head and return the file.
+    """Draw the learning curves of a fine-tuning and of the head that it started from, and return the file.
 
     Raises
     ------
     StoreError
         No room or no permission.
     """
-    title = f"{result.head}, {'its weights drawn anew, in' if result.fresh_head else 'then'} fine-tuning"
+    title = f"{result.head}, {'reinitialized, in' if result.fresh_head else 'then'} fine-tuning"
     figure = learning_curves(result.started_from, result.tuning, title=title)
-    return write_figure(figure, result.extraction.run / CURVES_FILE)
+    return write_figure(figure, curves_file(result.extraction.run.parent, result.result.name))
 
 
 def check_name(path: Path) -> Path:
-    """Return the path that a picture is asked for at, if its name ends in ``.png``.
+    """Return the path of a picture if it ends in ``.png``.
 
     Raises
     ------
     DataError
-        It ends in something else.
+        It has another ending.
     """
     if path.suffix.lower() != ".png":
-        raise DataError(
-            f"{path} is no name for a picture; pictures are PNG files, so call it {path.stem}.png"
-        )
+        raise DataError(f"{path} does not end in .png; pictures are PNG files, so call it {path.stem}.png")
     return path
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as a whole PNG file and return its path.
+    """Write a figure as a PNG file and return its path.
 
     Raises
     ------

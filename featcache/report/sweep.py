@@ -1,4 +1,4 @@
-"""A search's result for a terminal."""
+"""The result of a search for a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featcache.report.tables import number, percent
+from featcache.run.layout import LEADERBOARD_FILE, LEADERBOARD_TABLE
 
 if TYPE_CHECKING:
     from featcache.search.leaderboard import Entry, Finished, Leaderboard
@@ -18,10 +19,10 @@ MOST_ENTRIES, MOST_FAILURES = 20, 5
 
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
-    """Return the best trials, one per row, with their scores and the parameters that were searched.
+    """Return the best trials, one per row, with their scores and searched parameters.
 
-    A "=" marks those which are tied with the best, a ">" the one that is recommended. The table fits 80
-    columns: parameters take more lines where they need to.
+    "=" marks trials that are tied with the best, ">" the recommended one. The table fits 80 columns: long
+    parameters wrap.
     """
     table = Table(title="sweep, scored on validation", title_justify="left", box=None, pad_edge=False)
     table.add_column("", justify="right", no_wrap=True)
@@ -38,31 +39,31 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
 
 
 def foot(leaderboard: Leaderboard) -> str:
-    """Say what the marks mean, what the table leaves out, and which heads failed and why."""
+    """Explain the marks, what the table leaves out, and which heads failed and why."""
     tied = sum(entry.tied for entry in leaderboard.entries)
     lines = []
     if tied > 1:
         lines.append(
-            f"= {tied:,} heads are as good as the best, as far as these photos tell "
+            f"= {tied:,} heads are not significantly different from the best "
             "(McNemar's exact test, 5%); > is the simplest of them"
         )
     if len(leaderboard.entries) > MOST_ENTRIES:
-        lines.append(f"and {len(leaderboard.entries) - MOST_ENTRIES:,} more in leaderboard.csv")
+        lines.append(f"and {len(leaderboard.entries) - MOST_ENTRIES:,} more in {LEADERBOARD_TABLE}")
     if leaderboard.failed:
         lines.append(f"{len(leaderboard.failed):,} heads failed:")
         lines += [_failure(one) for one in leaderboard.failed[:MOST_FAILURES]]
     if len(leaderboard.failed) > MOST_FAILURES:
-        lines.append(f"  and {len(leaderboard.failed) - MOST_FAILURES:,} more in leaderboard.json")
+        lines.append(f"  and {len(leaderboard.failed) - MOST_FAILURES:,} more in {LEADERBOARD_FILE}")
     return "\n".join(lines)
 
 
 def best_sentence(sweep: Sweep) -> str:
-    """Say which head is recommended, how it does after training it anew, and where it and the tables are."""
+    """Name the recommended head, its scores after training it again, and the files of the sweep."""
     chosen, best = sweep.leaderboard.recommended.finished, sweep.best
     text = f"Recommended: {chosen.head} (trial {chosen.trial}), on validation {_scored(best.validation)}"
     if best.test:
         text += f"; on test {_scored(best.test)}"
-    return f"{text}\nModel: {best.model}\nLeaderboard: {sweep.folder / 'leaderboard.csv'}"
+    return f"{text}\nModel: {best.model}\nLeaderboard: {sweep.folder / LEADERBOARD_TABLE}"
 
 
 def _scored(scores: Mapping[str, Any]) -> str:

@@ -1,30 +1,59 @@
 """Where a run's files are: every file name of a run stands here and nowhere else.
 
 RUN/features.h5              the photos' features, by split
+RUN/extraction.json          what extraction did and where its time went
 RUN/heads.json               the trained heads, their scores, and which is the best
+RUN/predictions.npz          every head's predictions on validation, or out of fold, with the photos' digests
 RUN/models/HEAD/             a whole model: model.json and the head
 RUN/curves/HEAD.png          learning curves
 RUN/out_of_fold/HEAD.csv     out-of-fold predictions
 RUN/exports/HEAD/FORMAT/     the model in another format
-RUN/sweep/                   the journal and the result of a search
-RUN/finetune/                the boundary's features, checkpoints, learning curves
+RUN/sweep/                   journal.log, leaderboard.json and leaderboard.csv of a search
+RUN/finetune/                the boundary's features.h5 and extraction.json, checkpoints, history.json
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from featcache.recipe.names import FINETUNED, RESERVED_NAMES, SWEEP_BEST
+
+__all__ = [
+    "EXTRACTION_FILE",
+    "FEATURE_FILE",
+    "FINETUNED",
+    "FINETUNE_FOLDER",
+    "HEADS_FILE",
+    "HISTORY_FILE",
+    "JOURNAL_FILE",
+    "LEADERBOARD_FILE",
+    "LEADERBOARD_TABLE",
+    "MODELS_FOLDER",
+    "MODEL_FILE",
+    "PREDICTIONS_FILE",
+    "RESERVED_NAMES",
+    "SWEEP_BEST",
+    "SWEEP_FOLDER",
+    "curves_file",
+    "export_folder",
+    "model_folder",
+    "out_of_fold_file",
+    "run_of_model",
+]
+
 FEATURE_FILE = "features.h5"
+EXTRACTION_FILE = "extraction.json"
 HEADS_FILE = "heads.json"
+PREDICTIONS_FILE = "predictions.npz"
 MODELS_FOLDER = "models"
 MODEL_FILE = "model.json"
 SWEEP_FOLDER = "sweep"
 FINETUNE_FOLDER = "finetune"
 
-FINETUNED = "finetuned"
-SWEEP_BEST = "sweep-best"
-RESERVED_NAMES = frozenset({FINETUNED, SWEEP_BEST})
-"""Names of models that other stages write: no head of a recipe may have them."""
+HISTORY_FILE = "history.json"
+JOURNAL_FILE = "journal.log"
+LEADERBOARD_FILE = "leaderboard.json"
+LEADERBOARD_TABLE = "leaderboard.csv"
 
 
 def model_folder(run: Path, head: str) -> Path:

@@ -1,1 +1,1 @@
-"""Stage 2b: a search over heads."""
+"""Stage 2b: hyperparameter search over heads."""

@@ -1,4 +1,4 @@
-"""Carry trials out: scikit-learn's heads in processes beside each other, Dense heads together in a stack."""
+"""Runs trials: scikit-learn's heads in parallel processes, Dense heads together in a stack."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import os
 import pickle
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import joblib
 import numpy as np
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.evaluation import scores as scores_of
-from featcache.evaluation.scoring import answers
+from featcache.evaluation.calls import call, collected_warnings, first_line
+from featcache.evaluation.scoring import predictions_of
 from featcache.heads.dense.training import tensorflow_loaded
 from featcache.heads.estimators import build_head
+from featcache.processor import cores
 from featcache.recipe import HeadSettings
-from featcache.search.trial import Asked, Outcome, pack
-from featcache.training import UNFIT, with_class_numbers
+from featcache.search.private import TerminatedWorkerError, loky_options
+from featcache.search.trial import Outcome, TrialRequest, pack
+from featcache.training import with_class_numbers
 
-_FAILURES = (FeatcacheError, *UNFIT, MemoryError)
+_FAILURES = (FeatcacheError, MemoryError)
 
 _IDLE_SECONDS = 20
 _WATCH_SECONDS = 1.0
@@ -36,25 +36,26 @@ _WATCH_SECONDS = 1.0
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 Measures = Mapping[int, Mapping[str, float]]
 Result = tuple[int, Outcome, Sequence[str]]
-"""A trial's number, its outcome, and what was warned of meanwhile."""
+"""A trial's number, its outcome, and the warnings that it gave."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a search have in common.
+    """What all trials of a study share.
 
     Attributes
     ----------
     train, validation : (X, y)
-        Heads learn from the one and are scored on the other.
+        Heads are trained on the one and scored on the other.
     classes : tuple of str
     metric : str
     seed : int
-        Of the heads.
+        Random state of the heads.
     scratch : str, optional
-        Folder where scikit-learn's heads keep main components, which are then found once for all of them.
+        Cache folder for principal components, which are then computed once for all scikit-learn heads.
     views : int
-        Every so many rows of `train` are views of one photo: Dense heads take one of them in each epoch.
+        Number of consecutive rows of `train` that are views of one photo: Dense heads train on one of them in
+        each epoch.
     """
 
     train: Rows
@@ -71,7 +72,7 @@ class Job:
         Raises
         ------
         RecipeError
-            The settings do not go with each other, or name a class that is not there.
+            The settings contradict each other, or name an unknown class.
         """
         head = build_head(settings, self.seed)
         head = with_class_numbers(settings, head, self.classes, self.seed)
@@ -80,10 +81,10 @@ class Job:
         return head
 
 
-def carry_out(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
-    """Fit and score the heads of a batch; those of one library come in the order in which they were asked.
+def run_trials(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
+    """Fit and score the heads of a batch; results of one library come in the order of the requests.
 
-    A head that cannot be trained or scored gives an outcome that says why.
+    For a head that cannot be trained or scored, the outcome has the reason.
 
     Raises
     ------
@@ -92,33 +93,31 @@ def carry_out(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
     """
     dense = [one for one in batch if one.settings.type == "dense"]
     others = [one for one in batch if one.settings.type != "dense"]
-    # the processes are at work while the stack is trained here
-    beside = _in_processes(job, others) if others else iter(())
+    # the processes run while the stack is trained here
+    in_processes = _in_processes(job, others) if others else iter(())
     if dense:
         yield from _in_a_stack(job, dense)
-    yield from beside
+    yield from in_processes
 
 
-def _in_processes(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
-    """Begin to fit in loky's processes: much of scikit-learn holds Python's lock, so threads would queue.
+def _in_processes(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
+    """Start fitting in loky processes: much of scikit-learn holds the GIL, so threads would wait.
 
-    They are started anew, not forked, which TensorFlow would not survive. Each one's linear algebra gets one
-    thread, and large arrays are mapped into all of them: "c" lets a head write into its own copy of a page.
+    The processes are spawned, because TensorFlow does not survive a fork. Each gets one thread for linear
+    algebra. Large arrays are memory-mapped; "c" is copy-on-write, so that a head may change its input.
     """
     parallel = joblib.Parallel(
-        n_jobs=joblib.cpu_count(),
+        n_jobs=min(cores(), joblib.cpu_count()),  # joblib's count heeds LOKY_MAX_CPU_COUNT
         backend="loky",
         return_as="generator",
         mmap_mode="c",
-        idle_worker_timeout=_IDLE_SECONDS,
-        initializer=_end_with,
-        initargs=(os.getpid(),),
+        **loky_options(_IDLE_SECONDS, _end_with, os.getpid()),
     )
-    return _while_they_live(parallel(joblib.delayed(_fit_alone)(job, one) for one in batch))
+    return _unless_a_process_died(parallel(joblib.delayed(_fit_alone)(job, one) for one in batch))
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent; a killed parent leaves some of loky's waiting for ever."""
+    """Exit soon after the parent process; if it is killed, some loky workers would otherwise wait forever."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -128,35 +127,35 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _while_they_live(results: Iterator[Result]) -> Iterator[Result]:
+def _unless_a_process_died(results: Iterator[Result]) -> Iterator[Result]:
     try:
         yield from results
     except TerminatedWorkerError:
         raise TrainingError(
-            "a process that trained heads died, most likely for want of memory; run again with "
-            "LOKY_MAX_CPU_COUNT=1, what was finished is kept"
+            "a process that trained heads died, most likely because memory ran out; run again with "
+            "LOKY_MAX_CPU_COUNT=1, finished trials are kept"
         ) from None
 
 
-def _fit_alone(job: Job, asked: Asked) -> Result:
-    with _heard() as heard:
+def _fit_alone(job: Job, request: TrialRequest) -> Result:
+    with collected_warnings() as warned:
         started = time.monotonic()
         try:
-            head = job.head(asked.settings)
-            head.fit(*job.train)
+            head = job.head(request.settings)
+            call(head.fit, *job.train)
             outcome = _scored(job, head, Outcome(fit_seconds=time.monotonic() - started))
         except _FAILURES as error:
             outcome = _failed(error)
-    return asked.number, outcome, heard
+    return request.number, outcome, warned
 
 
-def _in_a_stack(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
+def _in_a_stack(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
     tensorflow_loaded()  # its import is no part of the training
     built = {one.number: _head_or_error(job, one.settings) for one in batch}
     heads = [head for head in built.values() if not isinstance(head, Exception)]
     halving = Halving([head.epochs for head in heads], job.metric)
     started = time.monotonic()
-    with _heard() as heard:
+    with collected_warnings() as warned:
         errors = _fit_together(job, heads, halving)
     share = (time.monotonic() - started) / max(1, len(heads))
     position = 0
@@ -164,9 +163,9 @@ def _in_a_stack(job: Job, batch: Sequence[Asked]) -> Iterator[Result]:
         if isinstance(head, Exception):
             yield number, _failed(head), ()
             continue
-        with _heard() as scoring:
+        with collected_warnings() as warned_in_scoring:
             outcome = _dense_outcome(job, head, errors[position], position in halving.stopped, share)
-        yield number, outcome, [*heard, *scoring]
+        yield number, outcome, [*warned, *warned_in_scoring]
         position += 1
 
 
@@ -181,13 +180,18 @@ def _fit_together(job: Job, heads: Sequence[Any], halving: Halving) -> Sequence[
     from featcache.heads.dense.stack import fit_together
 
     try:
-        return fit_together(
-            heads, *job.train, validation_data=job.validation, views=job.views, losers=halving
+        return call(
+            fit_together,
+            heads,
+            *job.train,
+            validation_data=job.validation,
+            views=job.views,
+            losers=halving,
         )
     except _FAILURES as error:
         if len(heads) < 2:
             return [error] * len(heads)
-        # one head that does not go with the data keeps all from being trained: find it
+        # one head that cannot be trained fails the whole stack: find it
         return [_fit_together(job, [head], Halving([head.epochs], job.metric))[0] for head in heads]
 
 
@@ -201,36 +205,24 @@ def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, 
 
 
 def _scored(job: Job, head: Any, outcome: Outcome) -> Outcome:
-    asked = answers(head, *job.validation)
-    scores = scores_of(*asked)
+    arguments = predictions_of(head, *job.validation)
+    scores = scores_of(*arguments)
     value = scores[job.metric]
     if value is None or not math.isfinite(value):
-        raise ValueError(f"it has no {job.metric} on these validation photos")
-    y_true, _, predicted, *_ = asked
+        raise TrainingError(f"it has no {job.metric} on these validation photos")
+    y_true, _, predicted, *_ = arguments
     correct = pack(np.asarray(predicted) == y_true)
     return replace(outcome, value=value, scores=scores, size=size_of(head), correct=correct)
 
 
 def _failed(error: Exception) -> Outcome:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return Outcome(reason=first_line)
-
-
-@contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Collect the first line of every warning; a search would write the same one a hundred times."""
-    heard: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        yield heard
-    lines = (str(warning.message).strip().splitlines()[0] for warning in caught)
-    heard.extend(dict.fromkeys(lines))
+    return Outcome(reason=first_line(error))
 
 
 class Halving:
-    """Decides which heads of a stack to stop: after a quarter and a half of the epochs, the worse half.
+    """Successive halving: prunes the worse half of a stack after a quarter and after half of the epochs.
 
-    Successive halving: Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter
+    Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter
     optimization, AISTATS 2016.
 
     Parameters
@@ -238,16 +230,16 @@ class Halving:
     epochs : sequence of int
         Of each head.
     metric : str
-        Heads are compared by ``val_accuracy`` and then ``val_loss``; for "log_loss" the other way round.
+        Heads are compared by ``val_accuracy``, then ``val_loss``; for "log_loss" in reverse order.
 
     Attributes
     ----------
     stopped : set of int
-        Positions of the heads that were stopped.
+        Positions of the pruned heads.
     """
 
     FEWEST = 8
-    """Heads that must have begun together: of fewer, a half is too few to find the best in."""
+    """Smallest stack that is pruned: half of a smaller one is too few to contain the best reliably."""
 
     def __init__(self, epochs: Sequence[int], metric: str) -> None:
         self.stopped: set[int] = set()
@@ -256,7 +248,7 @@ class Halving:
         self._began: dict[int, int] = {}
 
     def __call__(self, epoch: int, measures: Measures) -> list[int]:
-        """Return the positions of the heads to stop after `epoch`; `measures` are of those in one stack."""
+        """Return the positions of the heads to prune after `epoch`; `measures` has the heads of one stack."""
         for position in measures:
             self._began.setdefault(position, len(measures))
         if not measures or max(self._began[position] for position in measures) < self.FEWEST:
@@ -265,9 +257,9 @@ class Halving:
         if epoch >= whole or epoch not in (whole // 4, whole // 2):
             return []
         ranked = sorted(measures, key=lambda position: (*self._badness(measures[position]), position))
-        losers = ranked[(len(ranked) + 1) // 2 :]
-        self.stopped.update(losers)
-        return losers
+        pruned = ranked[(len(ranked) + 1) // 2 :]
+        self.stopped.update(pruned)
+        return pruned
 
     def _badness(self, measured: Mapping[str, float]) -> tuple[float, float]:
         loss, errors = measured["val_loss"], -measured["val_accuracy"]
@@ -275,10 +267,10 @@ class Halving:
 
 
 def size_of(head: Any) -> int:
-    """Return how many numbers a fitted head holds: weights, but also support vectors or remembered rows.
+    """Return how many numbers a fitted head has: weights, support vectors, stored training rows.
 
-    All arrays that pickling would write are counted, the scaler's too; so trees and neighbours can be
-    compared with networks. Nothing is written.
+    All arrays that pickling would write are counted, so that trees and nearest neighbours compare with
+    networks. Nothing is written.
     """
     counter = _ArrayCounter(io.BytesIO())
     counter.dump(head)

@@ -1,4 +1,4 @@
-"""Finished trials in order, what is as good as the best, and which of these to take."""
+"""Ranks finished trials, tests which are tied with the best, and recommends one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featcache.evaluation import mcnemar_exact
 from featcache.search.trial import Outcome, unpack
 
 SIGNIFICANCE = 0.05
-"""Trials whose p-value against the best is at least this are tied with it."""
+"""Significance level: trials with at least this p-value against the best are tied with it."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Finished:
     Attributes
     ----------
     trial : int
-        Its number.
+        Number of the trial.
     head : str
         Name of its table in the recipe's ``sweep.space``.
     searched : dict
-        The parameters that were searched, with their values.
+        The searched parameters with their values.
     outcome : Outcome
     """
 
@@ -39,7 +39,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Entry:
-    """A place on the leaderboard.
+    """An entry of the leaderboard.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Entry:
         From 1.
     finished : Finished
     tied : bool
-        Whether it is the best, or its answers do not differ from the best one's more than by chance.
+        Whether it is the best, or not significantly different from the best.
     recommended : bool
     """
 
@@ -82,7 +82,7 @@ class Leaderboard:
     ----------
     metric : str
     entries : tuple of Entry
-        The best first; heads that were stopped early come after all others.
+        The best first; pruned heads come after all others.
     failed : tuple of Finished
         Heads that could not be trained or scored, by number.
     """
@@ -93,7 +93,7 @@ class Leaderboard:
 
     @property
     def recommended(self) -> Entry:
-        """The simplest of the entries that are as good as the best."""
+        """The simplest of the entries that are tied with the best."""
         return next(entry for entry in self.entries if entry.recommended)
 
     def to_json(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Leaderboard:
         }
 
     def to_csv(self) -> str:
-        """Return the entries as CSV: a column per score, and one with the searched parameters as JSON."""
+        """Return the entries as CSV: one column per score, one with the searched parameters as JSON."""
         rows = [_flat(entry.to_json()) for entry in self.entries]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -119,13 +119,13 @@ class Leaderboard:
 
 
 def make_leaderboard(finished: Iterable[Finished], metric: str) -> Leaderboard:
-    """Order finished trials and recommend one.
+    """Rank finished trials and recommend one.
 
-    Trials are ordered by the metric, then by log loss, then by number. Tied with the best are those that
-    McNemar's exact test at 5% does not tell from it: whoever takes the best score of many is fooled by
-    chance. Of these the simplest is recommended: the one with the smallest ``size``; among equals, the one
-    that stands first. (The time to fit is no criterion: it would make the choice differ from run to run.)
-    Heads that were stopped early were not seen at their best, so that they are neither best nor tied.
+    Trials are ranked by the metric, then by log loss, then by number. Tied with the best are those that are
+    not significantly different from it by McNemar's exact test at 5%: the best score of many is partly luck.
+    Of these the simplest is recommended, the one with the smallest ``size``; among equals, the first. (The
+    time to fit is not used, because the choice would then differ between runs.) Pruned heads did not finish
+    training, so they are neither best nor tied.
 
     Parameters
     ----------

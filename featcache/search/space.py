@@ -1,4 +1,4 @@
-"""What a search may try: kinds of heads, their parameters, and how a trial becomes a head's settings."""
+"""The search space: kinds of heads, their parameters, and how a trial becomes the settings of a head."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 KIND = "head"
-"""The parameter that says which kind of head a trial is; the others are called KIND.PARAMETER."""
+"""The parameter with the kind of head; the others are named KIND.PARAMETER."""
 
 MOST_IN_A_GRID = 10_000
 
 Params = dict[str, Any]
-"""A trial's parameters under their full names, as Optuna keeps them: numbers, text, true and false."""
+"""A trial's parameters by their full names, as Optuna stores them: numbers, strings and booleans."""
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of head: its type, fixed parameters and searched ones."""
+    """One kind of head: its type, its fixed and its searched parameters."""
 
     type: str
     fixed: Mapping[str, Any]
     searched: Mapping[str, Range | tuple[Any, ...]]
 
     @classmethod
-    def of(cls, said: SpaceSettings) -> _Kind:
+    def of(cls, settings: SpaceSettings) -> _Kind:
         fixed: dict[str, Any] = {}
         searched: dict[str, Range | tuple[Any, ...]] = {}
-        for key, value in said.parameters.items():
+        for key, value in settings.parameters.items():
             if isinstance(value, Range):
                 searched[key] = value
             elif isinstance(value, list) and value:
                 searched[key] = tuple(value)
             else:
                 fixed[key] = value
-        return cls(said.type, fixed, searched)
+        return cls(settings.type, fixed, searched)
 
     @property
     def size(self) -> int | None:
-        """How many different heads of this kind there are; None when there is no end to them."""
+        """Number of different heads of this kind; None where a parameter is continuous."""
         sizes = [values.values if isinstance(values, Range) else values for values in self.searched.values()]
         return None if None in sizes else math.prod(len(size) for size in sizes if size is not None)
 
 
 class SearchSpace:
-    """All that a search may try.
+    """The space of heads that a search samples from.
 
     Parameters
     ----------
-    said : mapping of str to SpaceSettings
+    kinds : mapping of str to SpaceSettings
         A recipe's ``sweep.space``.
     """
 
-    def __init__(self, said: Mapping[str, SpaceSettings]) -> None:
-        self._kinds = {name: _Kind.of(kind) for name, kind in said.items()}
+    def __init__(self, kinds: Mapping[str, SpaceSettings]) -> None:
+        self._kinds = {name: _Kind.of(kind) for name, kind in kinds.items()}
 
     def suggest(self, trial: Trial) -> None:
-        """Let `trial` draw a kind of head, and then the parameters of that kind."""
+        """Sample a kind of head with `trial`, then the parameters of that kind."""
         kind = trial.suggest_categorical(KIND, list(self._kinds))
         for key, values in self._kinds[kind].searched.items():
             name = f"{kind}.{key}"
@@ -82,18 +82,18 @@ class SearchSpace:
                 trial.suggest_float(name, values.low, _last(values), log=values.log, step=values.step)
 
     def settings(self, params: Mapping[str, Any]) -> HeadSettings:
-        """Return the settings of the head that a trial's parameters stand for, named after its kind.
+        """Return the settings of the head with a trial's parameters, named after its kind.
 
         Raises
         ------
         RecipeError
-            A parameter has a value that no head takes.
+            A parameter has a value that the head does not accept.
         """
         kind = params[KIND]
         return self._with(kind, self.searched(params))
 
     def searched(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of the parameters that were searched, under their short names."""
+        """Return the values of the searched parameters by their short names."""
         kind = self._kinds[params[KIND]]
         found = {}
         for key, values in kind.searched.items():
@@ -103,34 +103,34 @@ class SearchSpace:
 
     @property
     def size(self) -> int | None:
-        """How many different heads there are; None when there is no end to them."""
+        """Number of different heads; None where a parameter is continuous."""
         sizes = [kind.size for kind in self._kinds.values()]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def some_left(self, tried: Iterable[str]) -> list[str]:
-        """Return the kinds of which not all heads were tried; `tried` has the kind of each that was."""
+        """Return the kinds with untried heads; `tried` has the kind of each head that was tried."""
         counts = Counter(tried)
         return [name for name, kind in self._kinds.items() if kind.size is None or counts[name] < kind.size]
 
     def grid(self) -> Iterator[Params]:
-        """Yield the parameters of all different heads; the space must have a `size`."""
+        """Yield the parameters of all different heads; the space must be finite."""
         for name, kind in self._kinds.items():
             keys = [f"{name}.{key}" for key in kind.searched]
             for values in product(*(_all(values) for values in kind.searched.values())):
                 yield {KIND: name, **dict(zip(keys, values, strict=True))}
 
     def check(self, metric: str) -> None:
-        """Build heads from all over the space, so that what cannot be is found before the search.
+        """Build heads from all parts of the space, so that invalid settings are found before the search.
 
         Parameters
         ----------
         metric : str
-            Heads that cannot be scored by it are refused as well.
+            Heads that cannot be scored by it are refused, too.
 
         Raises
         ------
         RecipeError
-            A type or a parameter is unknown, or a value is impossible whatever the other parameters are.
+            A type or a parameter is unknown, or a value is invalid for all values of the other parameters.
         """
         for name, kind in self._kinds.items():
             ends = {key: _ends(values) for key, values in kind.searched.items()}
@@ -142,15 +142,15 @@ class SearchSpace:
                     self._check_some(name, [near, *_with_another(near, ends, besides=key)], metric)
 
     def _check_some(self, name: str, settings: list[dict[str, Any]], metric: str) -> None:
-        """Refuse when none of the settings makes a head; what the first one lacks is told."""
+        """Raise the first error where none of the settings makes a head."""
         refused = None
         for one in settings:
             try:
                 head = build_head(self._with(name, one))
                 if metric == "log_loss" and not hasattr(head, "predict_proba"):
                     raise RecipeError(
-                        f"head {name!r}: {self._kinds[name].type} gives no probabilities, which "
-                        "metric = 'log_loss' needs; take another metric or another head"
+                        f"head {name!r}: {self._kinds[name].type} has no probabilities, which "
+                        "metric = 'log_loss' needs; choose another metric or another head"
                     )
                 return
             except RecipeError as error:
@@ -169,14 +169,14 @@ class SearchSpace:
 def _with_another(
     settings: dict[str, Any], ends: Mapping[str, list[Any]], besides: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield `settings` with one parameter changed, for every value of every parameter but `besides`."""
+    """Yield `settings` with one parameter changed, for every value of every parameter except `besides`."""
     for key, values in ends.items():
         for value in values[1:] if key != besides else ():
             yield settings | {key: value}
 
 
 def _label(value: Any) -> Any:
-    """Return a choice as Optuna keeps it: scalars as they are, lists and tables as JSON."""
+    """Return a choice as Optuna stores it: scalars unchanged, lists and tables as JSON."""
     return json.dumps(value) if isinstance(value, list | tuple | dict) else value
 
 
@@ -189,6 +189,6 @@ def _all(values: Range | tuple[Any, ...]) -> list[Any]:
 
 
 def _last(values: Range) -> Any:
-    """Return the greatest number of a range, which lies below ``high`` when steps do not reach it."""
+    """Return the largest number of a range, which is below ``high`` where steps do not reach it."""
     steps = values.values
     return values.high if steps is None else steps[-1]

@@ -1,16 +1,17 @@
-"""The trials of one search, in a journal on disk that processes share and that any of them may leave.
+"""The trials of one search, in a journal on disk that several processes share.
 
-A trial is asked with its parameters and its worker in one line of the journal, and told in the end. A worker
-lives as long as it holds the lock that is called like it; the trials which a dead worker left are taken over.
-So every trial is finished once, whoever is killed.
+One line of the journal starts a trial, with its parameters and its worker; later lines hold its result. A
+worker holds a lock file of its own name while it runs; other workers take over the trials of a dead worker.
+So every trial is finished exactly once, whichever process is killed.
 
-Parameters are drawn in memory from the finished and the running trials of the journal, by a sampler whose
-seed follows from the study's and the trial's number. What is drawn depends on these trials alone, and not on
-how often the search was ended and begun again.
+Parameters are sampled in memory from the finished and the running trials of the journal, with a seed that is
+derived from the study's seed and the trial's number. They depend on these trials only, and not on how often
+the search was interrupted.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,30 +24,44 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+from filelock import FileLock
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from featcache.errors import RecipeError, StoreError
 from featcache.files import explain_os_error
 from featcache.recipe import DEFAULT_TRIALS, Recipe
-from featcache.search.locks import FileLock
+from featcache.run.layout import JOURNAL_FILE
+from featcache.search.locks import held, is_free, take
+from featcache.search.private import BaseJournalFileLock
 from featcache.search.space import KIND, MOST_IN_A_GRID, Params, SearchSpace
-from featcache.search.trial import Asked, Outcome
+from featcache.search.trial import Outcome, TrialRequest
 
 SMALL_BATCH, LARGE_BATCH = 16, 64
-"""Fewest and most trials that are asked at once."""
+"""Smallest and largest number of trials that are started at once."""
 
-JOURNAL = "journal.log"
-WORKER, RESULT = "worker", "result"
+WORKER, RESULT, CHECKSUM = "worker", "result", "checksum"
+"""User attributes of a trial."""
 
 _TRIES, _TRIES_OF_SAMPLER = 100, 10
+# what reading a journal raises where it has something else than what was written
+_DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    RecipeError,
+)
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a search asks: studies with the same question are one.
+class StudySettings:
+    """What a search depends on: searches with equal settings are one study.
 
     Attributes
     ----------
@@ -56,7 +71,7 @@ class Question:
         The recipe's ``sweep.space`` as JSON-ready data.
     metric, sampler : str
     seed, head_seed : int
-        Of the sampler and of the heads.
+        Seeds of the sampler and of the heads.
     """
 
     data: str
@@ -67,8 +82,8 @@ class Question:
     head_seed: int
 
     @classmethod
-    def of(cls, recipe: Recipe, data: str) -> Question:
-        """Return the question of a recipe on data with that fingerprint."""
+    def of(cls, recipe: Recipe, data: str) -> StudySettings:
+        """Return the settings of a recipe's search on data with that fingerprint."""
         sweep = recipe.sweep
         space = {name: kind.model_dump(mode="json") for name, kind in sweep.space.items()}
         seed = recipe.seed if sweep.seed is None else sweep.seed
@@ -76,18 +91,18 @@ class Question:
 
     @property
     def name(self) -> str:
-        """A name that no other question has."""
+        """A name that is unique for these settings."""
         text = json.dumps(asdict(self), sort_keys=True)
         return f"heads-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
-        """Optuna's word for which scores are better."""
+        """Whether lower or higher scores are better."""
         return "minimize" if self.metric == "log_loss" else "maximize"
 
 
 def trials_in_total(space: SearchSpace, sampler: str, trials: int | None) -> int:
-    """Return how many trials a search has: never more than there are different heads.
+    """Return the number of trials of a search: at most the number of different heads.
 
     Raises
     ------
@@ -106,31 +121,31 @@ def trials_in_total(space: SearchSpace, sampler: str, trials: int | None) -> int
 
 
 def batch_size(sampler: str, total: int) -> int:
-    """Return how many trials are asked at once.
+    """Return the number of trials that are started at once.
 
-    The more there are, the more Dense heads are trained together. TPE learns between batches only, and
-    draws the first one at random: it gets at least four, where that leaves them large enough.
+    Larger batches train more Dense heads together. TPE learns between batches only, and its first batch is
+    random: it gets at least four batches where they stay large enough.
     """
     return min(LARGE_BATCH, max(SMALL_BATCH, total // 4)) if sampler == "tpe" else LARGE_BATCH
 
 
 class Study:
-    """An Optuna study in ``journal.log``; use it as a context manager: at its end the worker has left.
+    """An Optuna study in ``journal.log``. Use it as a context manager: leaving it ends the worker.
 
     Parameters
     ----------
     folder : Path
-        Of the journal.
-    question : Question
+        Folder of the journal.
+    settings : StudySettings
     space : SearchSpace
     total : int
-        How many trials there shall be.
+        Number of trials.
 
     Attributes
     ----------
     name : str
     others : bool
-        Whether the journal held studies with other questions, and this one was not among them.
+        Whether the journal had studies with other settings only.
 
     Raises
     ------
@@ -138,29 +153,30 @@ class Study:
         The journal cannot be written, or is damaged.
     """
 
-    def __init__(self, folder: Path, question: Question, space: SearchSpace, total: int) -> None:
-        self.name = question.name
-        self._question, self._space, self._total = question, space, total
+    def __init__(self, folder: Path, settings: StudySettings, space: SearchSpace, total: int) -> None:
+        self.name = settings.name
+        self._settings, self._space, self._total = settings, space, total
         self._locks = folder / "locks"
         self._make(self._locks)
-        self._asking = FileLock(self._locks / "asking")
+        self._asking = self._locks / "asking"
         self._worker = f"worker-{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
-        self._alive = FileLock(self._locks / self._worker)
         self._grid: list[Params] | None = None
-        with self._asking, _quiet(), _journal_errors(folder / JOURNAL):
-            self._alive.acquire()
-            self._storage = _open_journal(folder / JOURNAL, self._locks / "journal")
+        with held(self._asking), _quiet(), _journal_errors(folder / JOURNAL_FILE):
+            self._alive = take(self._locks / self._worker)
+            self._storage = _open_journal(folder / JOURNAL_FILE, self._locks / "journal")
             known = optuna.get_all_study_names(self._storage)
             self.others = bool(known) and self.name not in known
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=self.name,
-                direction=question.direction,
+                direction=settings.direction,
                 sampler=optuna.samplers.RandomSampler(0),  # the journal's own; it never draws
                 load_if_exists=True,
             )
             if self.name not in known:
-                self._study.set_user_attr("question", asdict(question))
+                self._study.set_user_attr("settings", asdict(settings))
+            for trial in self._study.get_trials(deepcopy=False):
+                _check_trial(trial, space)
         self._id = self._storage.get_study_id_from_name(self.name)
 
     @staticmethod
@@ -179,82 +195,80 @@ class Study:
 
     @property
     def finished(self) -> list[FrozenTrial]:
-        """The trials that are over, failed ones too, by number."""
+        """The finished trials, also failed ones, by number."""
         return self._study.get_trials(deepcopy=False, states=_FINISHED)
 
     @property
     def is_complete(self) -> bool:
-        """Whether all trials are over, those of other processes too."""
+        """Whether all trials are finished, also those of other processes."""
         trials = self._study.get_trials(deepcopy=False)
         return len(trials) >= self._total and all(trial.state.is_finished() for trial in trials)
 
-    def ask(self) -> list[Asked]:
-        """Return the next trials to carry out; none when all are over or other processes work on them.
+    def ask(self) -> list[TrialRequest]:
+        """Return the next trials to run; none when all are finished or run by other processes.
 
-        Trials that a dead process left come first. A batch always ends at a multiple of its size, so that
-        a search which was interrupted forms the same batches as one that was not.
+        Trials of a dead process come first. A batch always ends at a multiple of its size, so that an
+        interrupted search forms the same batches as an uninterrupted one.
         """
-        with self._asking, _quiet():
+        with held(self._asking), _quiet():
             dead = self._dead_workers()
-            # read after that: what a dead worker's trials are now, they stay
+            # read after that: a dead worker's trials no longer change
             trials = self._study.get_trials(deepcopy=False)
             left = [trial for trial in trials if _is_running(trial) and trial.user_attrs[WORKER] in dead]
             for trial in left:
                 self._storage.set_trial_user_attr(self._trial_id(trial.number), WORKER, self._worker)
-            batch = [Asked(trial.number, self._space.settings(trial.params)) for trial in left]
+            batch = [TrialRequest(trial.number, self._space.settings(trial.params)) for trial in left]
             return batch + self._ask_new(trials, self._new_trials(len(trials), bool(left)))
 
     def _dead_workers(self) -> set[str]:
-        """Return the dead among those whose trials were not finished."""
+        """Return the workers that ended with unfinished trials."""
         running = filter(_is_running, self._study.get_trials(deepcopy=False))
         return {worker for worker in {t.user_attrs[WORKER] for t in running} if not self._lives(worker)}
 
     def _lives(self, worker: str) -> bool:
         path = self._locks / worker
-        lock = FileLock(path)
-        if not path.exists() or lock.acquire(wait=False):
-            lock.release()
-            path.unlink(missing_ok=True)
-            return False
-        return True
+        if not is_free(path):
+            return True
+        path.unlink(missing_ok=True)
+        return False
 
-    def _new_trials(self, asked: int, some_left: bool) -> int:
-        size = batch_size(self._question.sampler, self._total)
-        if some_left and asked % size == 0:
+    def _new_trials(self, started: int, some_left: bool) -> int:
+        size = batch_size(self._settings.sampler, self._total)
+        if some_left and started % size == 0:
             return 0
-        return max(0, min(self._total, (asked // size + 1) * size) - asked)
+        return max(0, min(self._total, (started // size + 1) * size) - started)
 
-    def _ask_new(self, trials: Sequence[FrozenTrial], count: int) -> list[Asked]:
+    def _ask_new(self, trials: Sequence[FrozenTrial], count: int) -> list[TrialRequest]:
         if not count:
             return []
-        memory = optuna.create_study(direction=self._question.direction)
+        memory = optuna.create_study(direction=self._settings.direction)
         memory.add_trials(trials)
         seen = {_key(trial.params) for trial in trials}
         batch = []
         for number in range(len(trials), len(trials) + count):
             drawn = self._draw(memory, number, seen)
             seen.add(_key(drawn.params))
-            # one line of the journal, so that no trial is half asked
+            # one line of the journal, so that no trial is half started
             self._study.add_trial(
                 optuna.create_trial(
                     state=TrialState.RUNNING,
                     params=drawn.params,
                     distributions=drawn.distributions,
-                    user_attrs={WORKER: self._worker},
+                    user_attrs={WORKER: self._worker, CHECKSUM: _checksum(number, drawn.params)},
                 )
             )
-            batch.append(Asked(number, self._space.settings(drawn.params)))
+            batch.append(TrialRequest(number, self._space.settings(drawn.params)))
         return batch
 
     def _draw(self, memory: optuna.Study, number: int, seen: set[frozenset[Any]]) -> optuna.Trial:
-        """Draw parameters that no other trial has."""
-        if self._question.sampler == "grid":
+        """Sample parameters that no other trial has."""
+        if self._settings.sampler == "grid":
             return self._draw_given(memory, self._shuffled_grid()[number])
         some_left = self._space.some_left(dict(key)[KIND] for key in seen)
         for attempt in range(_TRIES):
             memory.sampler = self._sampler(number, attempt)
             if attempt:
-                # the sampler does not know that all heads of a kind were tried, and would draw it for ever
+                # the sampler does not know that all heads of a kind were tried, and would repeat it
                 memory.enqueue_trial({KIND: some_left[self._seed(number, attempt) % len(some_left)]})
             trial = memory.ask()
             self._space.suggest(trial)
@@ -273,31 +287,33 @@ class Study:
 
     def _shuffled_grid(self) -> list[Params]:
         if self._grid is None:
-            # neighbours are much alike: in a search that is ended early all corners shall have been tried
+            # neighbours are similar: a search that is stopped early should have covered the whole grid
             grid = list(self._space.grid())
-            order = np.random.default_rng(self._question.seed).permutation(len(grid))
+            order = np.random.default_rng(self._settings.seed).permutation(len(grid))
             self._grid = [grid[at] for at in order]
         return self._grid
 
     def _sampler(self, number: int, attempt: int) -> optuna.samplers.BaseSampler:
         seed = self._seed(number, attempt)
-        # among few values TPE can get stuck at what was tried already
-        if self._question.sampler == "random" or attempt >= _TRIES_OF_SAMPLER:
+        # with few values TPE can propose the same ones again and again
+        if self._settings.sampler == "random" or attempt >= _TRIES_OF_SAMPLER:
             return optuna.samplers.RandomSampler(seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=SMALL_BATCH, constant_liar=True)
 
     def _seed(self, number: int, attempt: int) -> int:
-        sequence = np.random.SeedSequence([self._question.seed, number, attempt])
+        sequence = np.random.SeedSequence([self._settings.seed, number, attempt])
         return int(sequence.generate_state(1)[0])
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Finish a trial that this process has asked."""
+        """Record the result of a trial that this process has run."""
         trial_id = self._trial_id(number)
-        self._storage.set_trial_user_attr(trial_id, RESULT, outcome.to_json())
+        result = outcome.to_json()
+        result[CHECKSUM] = _checksum(number, self._storage.get_trial(trial_id).params, result)
+        self._storage.set_trial_user_attr(trial_id, RESULT, result)
         if outcome.value is None:
             self._study.tell(number, state=TrialState.FAIL)
         elif outcome.stopped:
-            # Optuna takes the last value that was reported as the trial's
+            # Optuna takes the last intermediate value as that of the trial
             self._storage.set_trial_intermediate_value(trial_id, outcome.epochs or 0, outcome.value)
             self._study.tell(number, state=TrialState.PRUNED)
         else:
@@ -315,30 +331,65 @@ def _key(params: Mapping[str, Any]) -> frozenset[Any]:
     return frozenset(params.items())
 
 
-class _JournalLock(JournalFileOpenLock):
-    """Optuna's own locks are files that a killed process leaves, and that others wait half a minute for."""
+def outcome_of(trial: FrozenTrial) -> Outcome:
+    """Return the result of a finished trial."""
+    facts = dict(trial.user_attrs[RESULT])
+    facts.pop(CHECKSUM, None)
+    return Outcome(**facts)
+
+
+def _checksum(number: int, params: Mapping[str, Any], result: Mapping[str, Any] | None = None) -> str:
+    """Return a hash of a trial's content, which tells a damaged line from a good one."""
+    text = json.dumps([number, params, result], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_trial(trial: FrozenTrial, space: SearchSpace) -> None:
+    """Raise an error where a trial is not as it was written; trials of version 0.1 have no checksums."""
+    space.settings(trial.params)
+    started = trial.user_attrs.get(CHECKSUM)
+    if started not in (None, _checksum(trial.number, trial.params)):
+        raise ValueError(f"the parameters of trial {trial.number} changed")
+    if not trial.state.is_finished():
+        if not isinstance(trial.user_attrs[WORKER], str):
+            raise ValueError(f"trial {trial.number} has no worker")
+        return
+    outcome_of(trial).check()
+    facts = dict(trial.user_attrs[RESULT])
+    finished = facts.pop(CHECKSUM, None)
+    if finished not in (None, _checksum(trial.number, trial.params, facts)):
+        raise ValueError(f"the result of trial {trial.number} changed")
+
+
+class _JournalLock(BaseJournalFileLock):
+    """Optuna's own locks are files that a killed process leaves behind; others then wait half a minute."""
 
     def __init__(self, path: Path) -> None:
-        self._own = FileLock(path)
+        self._path = path
+        self._lock: FileLock | None = None
 
     def acquire(self) -> bool:
-        return self._own.acquire()
+        self._lock = take(self._path)
+        return True
 
     def release(self) -> None:
-        self._own.release()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def _open_journal(path: Path, lock_path: Path) -> JournalStorage:
-    lock = _JournalLock(lock_path)
-    with FileLock(lock_path):
+    with held(lock_path):
         _cut_unfinished_line(path)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_JournalLock(lock_path)))
 
 
 def _cut_unfinished_line(path: Path) -> None:
-    """Cut what a killed process has begun to write: the next line would be appended to it."""
+    """Remove an incomplete last line of a killed process: the next line would be appended to it."""
     if not path.exists():
         return
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
@@ -350,13 +401,15 @@ def _journal_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(explain_os_error(error, path)) from None
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise StoreError(f"{path} is damaged ({error!r}); delete it, and the sweep begins anew") from None
+    except StoreError:
+        raise
+    except (*_DAMAGE, optuna.exceptions.OptunaError) as error:
+        raise StoreError(f"{path} is damaged ({error!r}); delete it to start the sweep again") from None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna from telling of every study that it makes."""
+    """Keep Optuna from logging every study that it creates."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Stage 2b: features → the best of many heads, found by a search that can be ended and begun again."""
+"""Stage 2b: searches for the best head on the features; an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from featcache.extraction.stage import Extraction, extract
 from featcache.files import write_bytes_whole
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
-from featcache.search.fitting import Job, carry_out
+from featcache.run.layout import (
+    JOURNAL_FILE,
+    LEADERBOARD_FILE,
+    LEADERBOARD_TABLE,
+    SWEEP_BEST,
+    SWEEP_FOLDER,
+)
+from featcache.search.fitting import Job, run_trials
 from featcache.search.leaderboard import Finished, Leaderboard, make_leaderboard
 from featcache.search.space import KIND, SearchSpace
-from featcache.search.study import JOURNAL, RESULT, Question, Study, trials_in_total
-from featcache.search.trial import Outcome
+from featcache.search.study import Study, StudySettings, outcome_of, trials_in_total
 from featcache.training import HeadResult, fingerprint_of, train_heads
-
-FOLDER = "sweep"
-WINNER = "sweep-best"
-"""Name of the recommended head among the run's models."""
 
 _WAIT_SECONDS = 0.2
 
@@ -43,7 +45,7 @@ class Sweep:
         Name of the Optuna study in the journal.
     leaderboard : Leaderboard
     best : HeadResult
-        The recommended head, trained anew and saved, with its scores.
+        The recommended head, trained again and saved, with its scores.
     """
 
     extraction: Extraction
@@ -54,7 +56,7 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """Folder of the journal and the leaderboard."""
-        return self.extraction.run / FOLDER
+        return self.extraction.run / SWEEP_FOLDER
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
@@ -62,7 +64,7 @@ class Sweep:
             "run": str(self.extraction.run),
             "features": self.extraction.to_json(),
             "study": self.study,
-            "journal": str(self.folder / JOURNAL),
+            "journal": str(self.folder / JOURNAL_FILE),
             "leaderboard": self.leaderboard.to_json(),
             "best": self.best.to_json(),
         }
@@ -71,20 +73,20 @@ class Sweep:
 def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     """Search for the best head on a recipe's features; stage 1 runs first and computes what is missing.
 
-    Trials are kept in ``RUN/sweep/journal.log``. A search that was ended goes on where it was; a finished one
-    with more ``trials`` is continued; processes that run it at once share the work. With other data, another
-    space, metric, sampler or seed it is another study in the same journal.
+    Trials are kept in ``RUN/sweep/journal.log``. An interrupted search resumes, a finished one continues when
+    ``trials`` is increased, and processes that run it at the same time share the work. Other data, another
+    space, metric, sampler or seed start another study in the same journal.
 
-    The recommended head, see `featcache.search.leaderboard.make_leaderboard`, is trained anew, scored on
+    The recommended head, see `featcache.search.leaderboard.make_leaderboard`, is trained again, scored on
     validation and test, and saved as ``RUN/models/sweep-best``. The leaderboard is written to
     ``RUN/sweep/leaderboard.csv`` and ``leaderboard.json``.
 
     Parameters
     ----------
     recipe : Recipe
-        Its ``sweep`` says what is searched, how and for how long.
+        With the search space, the sampler and the number of trials in its section ``sweep``.
     reporter : Reporter, optional
-        Listens to the work.
+        Receives progress and notes.
 
     Returns
     -------
@@ -93,8 +95,7 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     Raises
     ------
     RecipeError
-        The space says something that cannot be, or there are ``data.folds``; this is found before any photo
-        is read.
+        The space is invalid, or there are ``data.folds``; this is found before any photo is read.
     TrainingError
         No head could be trained on these features.
     StoreError
@@ -104,7 +105,7 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     """
     if recipe.data.folds is not None:
         raise RecipeError(
-            f"data.folds = {recipe.data.folds}: a sweep scores on the validation photos; leave folds out"
+            f"data.folds = {recipe.data.folds}: a sweep scores heads on the validation photos; remove folds"
         )
     space = SearchSpace(recipe.sweep.space)
     space.check(recipe.sweep.metric)
@@ -112,20 +113,20 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     extraction = extract(recipe, reporter)
     name, trials = _search(recipe, space, total, extraction, reporter)
     leaderboard = _leaderboard(trials, space, recipe.sweep.metric)
-    _write(leaderboard, recipe.run / FOLDER)
+    _write(leaderboard, recipe.run / SWEEP_FOLDER)
     winner = space.settings(trials[leaderboard.recommended.finished.trial].params)
-    heads = (winner.model_copy(update={"name": WINNER}),)
-    # what there is to say of the photos and the head was said before
+    heads = (winner.model_copy(update={"name": SWEEP_BEST}),)
+    # notes about the photos and the head were given before
     training = train_heads(recipe.model_copy(update={"heads": heads}), SILENT)
-    return Sweep(extraction, name, leaderboard, training[WINNER])
+    return Sweep(extraction, name, leaderboard, training[SWEEP_BEST])
 
 
 def _search(
     recipe: Recipe, space: SearchSpace, total: int, extraction: Extraction, reporter: Reporter
 ) -> tuple[str, dict[int, FrozenTrial]]:
-    """Carry the trials out; return the study's name and its finished trials by number."""
+    """Run the trials; return the study's name and its finished trials by number."""
     with extraction.open() as features:
-        question = Question.of(recipe, fingerprint_of(features))
+        settings = StudySettings.of(recipe, fingerprint_of(features))
         job = Job(
             features["train"].load_views(),
             features["validation"].load(),
@@ -135,27 +136,27 @@ def _search(
             views=features["train"].views,
         )
     with (
-        Study(recipe.run / FOLDER, question, space, total) as study,
+        Study(recipe.run / SWEEP_FOLDER, settings, space, total) as study,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        _tell_state(study, total, reporter)
-        _carry_all_out(study, replace(job, scratch=scratch), recipe.sweep.timeout, total, reporter)
+        _note_state(study, total, reporter)
+        _run_all_trials(study, replace(job, scratch=scratch), recipe.sweep.timeout, total, reporter)
         return study.name, {trial.number: trial for trial in study.finished}
 
 
-def _tell_state(study: Study, total: int, reporter: Reporter) -> None:
+def _note_state(study: Study, total: int, reporter: Reporter) -> None:
     done = len(study.finished)
     if study.others:
         reporter.note(
-            f"the data or the recipe's sweep is another than before: study {study.name} begins; the earlier "
-            f"trials stay in {JOURNAL}"
+            f"the data or the recipe's sweep changed: a new study begins, {study.name}; the earlier trials "
+            f"stay in {JOURNAL_FILE}"
         )
     elif done:
-        reporter.note(f"study {study.name}: {done:,} of {total:,} trials are there")
+        reporter.note(f"study {study.name}: {done:,} of {total:,} trials are there already")
 
 
-def _carry_all_out(study: Study, job: Job, timeout: float | None, total: int, reporter: Reporter) -> None:
-    """Ask and tell until all trials are over, also those of other processes, or the time is up."""
+def _run_all_trials(study: Study, job: Job, timeout: float | None, total: int, reporter: Reporter) -> None:
+    """Run trials until all are finished, also those of other processes, or the time is up."""
     began = time.monotonic()
     warned: set[str] = set()
     reporter.advance("sweeping", min(total, len(study.finished)), total)
@@ -163,7 +164,7 @@ def _carry_all_out(study: Study, job: Job, timeout: float | None, total: int, re
         batch = study.ask()
         if not batch:
             time.sleep(_WAIT_SECONDS)
-        for number, outcome, sentences in carry_out(job, batch):
+        for number, outcome, sentences in run_trials(job, batch):
             study.tell(number, outcome)
             reporter.advance("sweeping", min(total, len(study.finished)), total)
             _note_new(sentences, warned, reporter)
@@ -183,12 +184,10 @@ def _leaderboard(trials: dict[int, FrozenTrial], space: SearchSpace, metric: str
     Raises
     ------
     TrainingError
-        There is none that was trained to its end.
+        No trial was trained to its end.
     """
     finished = [
-        Finished(
-            number, trial.params[KIND], space.searched(trial.params), Outcome(**trial.user_attrs[RESULT])
-        )
+        Finished(number, trial.params[KIND], space.searched(trial.params), outcome_of(trial))
         for number, trial in trials.items()
     ]
     if all(one.outcome.value is None or one.outcome.stopped for one in finished):
@@ -202,5 +201,5 @@ def _leaderboard(trials: dict[int, FrozenTrial], space: SearchSpace, metric: str
 
 def _write(leaderboard: Leaderboard, folder: Path) -> None:
     text = json.dumps(leaderboard.to_json(), indent=1) + "\n"
-    write_bytes_whole(folder / "leaderboard.json", text.encode())
-    write_bytes_whole(folder / "leaderboard.csv", leaderboard.to_csv().encode())
+    write_bytes_whole(folder / LEADERBOARD_FILE, text.encode())
+    write_bytes_whole(folder / LEADERBOARD_TABLE, leaderboard.to_csv().encode())

@@ -1,8 +1,9 @@
-"""A trial before and after it is carried out."""
+"""What goes into a trial and what comes out of it."""
 
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 
 from featcache.recipe import HeadSettings
 
+_SHARES = ("accuracy", "accuracy_low", "accuracy_high")
+
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial to carry out: its number and the head that it is about."""
+class TrialRequest:
+    """A trial to run: its number and the settings of its head."""
 
     number: int
     settings: HeadSettings
@@ -22,7 +25,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What carrying out a trial gave, as it is kept in the journal.
+    """The result of a trial, as the journal keeps it.
 
     Attributes
     ----------
@@ -31,15 +34,15 @@ class Outcome:
     scores : dict
         All scores on validation, as `featcache.evaluation.scores` gives them.
     fit_seconds : float
-        Of heads that were trained together, each one's even share.
+        For heads that were trained together, the total divided by their number.
     size : int
-        How many numbers the fitted head holds, see `featcache.search.fitting.size_of`.
+        How many numbers the fitted head has, see `featcache.search.fitting.size_of`.
     correct : str
-        Which validation rows the head gets right, see `pack`.
+        Which validation rows the head predicts correctly, see `pack`.
     epochs : int or None
-        That a Dense head was trained for.
+        Number of epochs of a Dense head.
     stopped : bool
-        Whether it was stopped early because others did better.
+        Whether it was pruned because others did better.
     reason : str or None
         Why the trial failed.
     """
@@ -57,6 +60,20 @@ class Outcome:
         """Return the outcome as JSON-ready data; ``Outcome(**data)`` reads it."""
         return asdict(self)
 
+    def check(self) -> None:
+        """Raise a ValueError, TypeError or KeyError where a value read from a journal is invalid."""
+        if self.value is None:
+            return
+        measured = [self.scores[name] for name in ("n", *_SHARES)]
+        if self.scores["log_loss"] is not None:
+            measured.append(self.scores["log_loss"])
+        numbers = (self.value, self.fit_seconds, self.size, *measured)
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("a score is not finite")
+        if not all(0 <= self.scores[name] <= 1 for name in _SHARES):
+            raise ValueError("a score is not between 0 and 1")
+        unpack(self.correct, self.scores["n"])
+
 
 def pack(correct: NDArray[np.bool_]) -> str:
     """Return a bit per row as base64 text."""
@@ -64,5 +81,14 @@ def pack(correct: NDArray[np.bool_]) -> str:
 
 
 def unpack(text: str, rows: int) -> NDArray[np.bool_]:
-    """Return what `pack` was given, shape (rows,)."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=rows).astype(bool)
+    """Return the array that `pack` was called with, shape (rows,).
+
+    Raises
+    ------
+    ValueError
+        The text is not of so many rows.
+    """
+    bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    if len(bits) != -(-rows // 8):
+        raise ValueError(f"{len(bits)} bytes of bits for {rows} rows")
+    return np.unpackbits(bits, count=rows).astype(bool)

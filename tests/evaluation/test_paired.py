@@ -37,5 +37,5 @@ def test_many_rows_are_no_trouble():
 
 @pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([[1, 0]], [[1, 0]]), (True, True)])
 def test_rows_that_do_not_go_together_are_refused(a, b):
-    with pytest.raises(ValueError, match="one per row"):
+    with pytest.raises(ValueError, match="one value per row"):
         mcnemar_exact(a, b)

@@ -90,8 +90,8 @@ def test_without_probabilities_there_is_no_log_loss():
     [
         ([], [], "no rows"),
         ([0, 1], [0], "shapes"),
-        ([0, 7], [0, 1], r"\[7\] are none of the classes"),
-        ([0, 1], [0, 7], r"\[7\] are none of the classes"),
+        ([0, 7], [0, 1], r"\[7\] are not among the classes"),
+        ([0, 1], [0, 7], r"\[7\] are not among the classes"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(y, predicted, message):

@@ -15,11 +15,14 @@ from PIL import Image
 from featcache.errors import BaseNetworkError, RecipeError
 from featcache.featurize import decode_photos
 from featcache.finetuning import stage as finetuning
-from featcache.finetuning.stage import finetune
+from featcache.finetuning.stage import finetune, train_and_finetune
 from featcache.heads.dense.feed import Streamed
 from featcache.model import Model
 from featcache.recipe import AugmentSettings, Recipe
 from featcache.report import finetuning as tuning_report
+from featcache.report.plots import write_curves_of_heads
+from featcache.run.results import best_head, read_predictions
+from featcache.training import stage as stage_of_training
 
 LINEAR = {"type": "dense", "epochs": 5, "dropout": 0.2, "learning_rate": 0.01}
 
@@ -111,7 +114,7 @@ def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
     assert (fresh.started_from.n_iter_, fresh.started_from.before_) == (0, None)
     assert set(map(len, fresh.started_from.history_.values())) == {0}
     assert fresh.tuning.before["loss"] != pytest.approx(done.tuning.before["loss"], rel=1e-3)
-    assert "drawn anew" in str(tuning_report.epochs_table(fresh).title)
+    assert "reinitialized" in str(tuning_report.epochs_table(fresh).title)
 
 
 def test_the_model_predicts_photos_as_it_was_scored(done, place):
@@ -132,6 +135,47 @@ def test_it_is_entered_among_the_runs_heads(done, place):
     assert [head["name"] for head in written["heads"]] == ["linear", "finetuned"]
 
 
+def test_its_predictions_and_its_history_are_kept_in_the_run(done, place):
+    kept = read_predictions(place / "run")
+    assert set(kept.heads) == {"linear", "finetuned"}
+    right = np.mean(kept.heads["finetuned"].predicted == kept.rows.labels)
+    assert right == pytest.approx(done.result.validation["accuracy"])
+    history = json.loads((place / "run" / "finetune" / "history.json").read_text())
+    assert history["history"] == done.tuning.history
+    assert history["head_history"] == done.started_from.history_
+
+
+def test_a_head_of_the_run_is_not_trained_again_where_nothing_changed(done, place, monkeypatch):
+    monkeypatch.setattr("featcache.training.stage.train_head", lambda *_: pytest.fail("it was trained again"))
+    again = finetune(recipe_in(place, "run"), score_epochs=True)
+    assert again.tuning.history == done.tuning.history
+    assert again.started_from.history_ == done.started_from.history_
+
+
+def test_run_trains_each_head_once_and_its_best_is_that_of_all(place, monkeypatch):
+    trained, train = [], stage_of_training.train_head
+    monkeypatch.setattr(
+        stage_of_training, "train_head", lambda *given: trained.append(given[1].name) or train(*given)
+    )
+    monkeypatch.setattr(Model, "load", lambda *_: pytest.fail("a head that is in memory was read back"))
+    training, tuned = train_and_finetune(recipe_in(place, "once", epochs=1))
+    assert trained == ["linear", "LogisticRegression"]
+    assert tuned.head == "linear"
+    heads = [*training.heads, tuned.result]
+    assert training.best == best_head(heads).name
+    assert write_curves_of_heads(training) == [place / "once" / "curves" / "linear.png"]
+
+
+def test_folds_are_refused_before_any_photo_is_read(place, monkeypatch):
+    """With folds heads learn from the validation photos, on which the best epoch would be chosen."""
+    recipe = recipe_in(place, "folds")
+    folded = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": 3})})
+    monkeypatch.setattr("featcache.extraction.stage.load_table", lambda *_: pytest.fail("photos were read"))
+    for stage in (finetune, train_and_finetune):
+        with pytest.raises(RecipeError, match=r"data\.folds = 3 does not go with \[finetune\]"):
+            stage(folded)
+
+
 def test_batch_statistics_stay_what_they_were(done):
     layers = Model.load(done.result.model).head.model_.get_layer("upper").layers
     moving = [
@@ -147,9 +191,12 @@ def test_batch_statistics_stay_what_they_were(done):
 
 _CHILD = """
 import sys
-from featcache.finetuning.stage import finetune
+from featcache.finetuning.stage import finetune, train_and_finetune
 from featcache.recipe import Recipe
 from featcache.report import finetuning as tuning_report
+from featcache.report.plots import write_curves_of_heads
+from featcache.run.results import best_head, read_predictions
+from featcache.training import stage as stage_of_training
 finetune(Recipe.load(sys.argv[1]))
 """
 
@@ -248,7 +295,7 @@ def test_through_the_whole_network_photos_are_augmented_anew(place):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"head": "LogisticRegression"}, RecipeError, "no Dense head of the recipe; those are linear"),
+        ({"head": "LogisticRegression"}, RecipeError, "is not a Dense head of the recipe; those are linear"),
         ({"unfreeze_from": 400}, BaseNetworkError, "has 154 layers"),
         ({"unfreeze_from": 1}, BaseNetworkError, "nothing below the first layer to train is frozen"),
         ({"unfreeze_from": None, "from_layer": "block_99"}, BaseNetworkError, "not a layer of MobileNetV2"),
@@ -277,7 +324,7 @@ def test_run_trains_heads_and_fine_tunes(place):
     printed = json.loads(result.stdout)
     assert {head["name"] for head in printed["heads"]} > {"linear"}
     assert printed["finetune"]["model"]["name"] == "finetuned"
-    assert (place / "all" / "finetune" / "curves.png").is_file()
+    assert (place / "all" / "curves" / "finetuned.png").is_file()
 
 
 def test_the_command_prints_layers_epochs_and_the_model(place):
@@ -290,6 +337,6 @@ def test_the_command_prints_layers_epochs_and_the_model(place):
     assert "block_16_project_BN" in result.stdout
     assert "before" in result.stdout
     assert "models/finetuned" in result.stdout
-    assert f"Learning curves: {place / 'cli' / 'finetune' / 'curves.png'}" in result.stdout
-    with Image.open(place / "cli" / "finetune" / "curves.png") as picture:
+    assert f"Learning curves: {place / 'cli' / 'curves' / 'finetuned.png'}" in result.stdout
+    with Image.open(place / "cli" / "curves" / "finetuned.png") as picture:
         assert picture.format == "PNG"

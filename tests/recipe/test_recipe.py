@@ -444,7 +444,31 @@ def test_two_heads_with_one_name_are_refused():
     assert "two heads are named 'best'" in refusal({"heads": two})
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "../x", ".hidden", "a b", "a\x00", "a\\b", "--"])
+def test_names_that_differ_only_in_case_are_refused():
+    two = [{"type": "SVC", "name": "Best"}, {"type": "dense", "name": "best"}]
+    assert "'Best' and 'best' differ only in case" in refusal({"heads": two})
+    heads = Recipe.parse(
+        {"data": {"root": "d"}, "heads": [{"type": "SVC", "name": "svc"}, {"type": "SVC"}]}
+    ).heads
+    assert [head.name for head in heads] == ["svc", "SVC-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("finetuned", "finetune"), ("Finetuned", "finetune"), ("sweep-best", "sweep")]
+)
+def test_names_of_models_that_other_stages_write_are_reserved(name, stage):
+    assert f"{name!r} is reserved for the model that `featcache {stage}` writes" in refusal(
+        {"heads": [{"type": "SVC", "name": name}]}
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a/b", "..", "../x", ".hidden", "a b", "a\x00", "a\\b", "--"),
+        *("end.", "con", "NUL", "aux.txt", "com1", "Lpt9.x", "x" * 101, "é" * 51, "a\n"),
+    ],
+)
 def test_a_name_that_is_no_folders_name_is_refused(name):
     assert "head name" in refusal({"heads": [{"type": "SVC", "name": name}]})
 

@@ -107,7 +107,7 @@ def test_of_a_keras_head_is_drawn_what_it_measured():
 
 
 def test_a_head_without_history_is_refused():
-    with pytest.raises(DataError, match="LogisticRegression keeps no history"):
+    with pytest.raises(DataError, match="LogisticRegression has no history"):
         learning_curves(LogisticRegression())
 
 

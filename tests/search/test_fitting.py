@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from featcache.recipe import HeadSettings
-from featcache.search.fitting import Halving, Job, carry_out, size_of
-from featcache.search.trial import Asked, unpack
+from featcache.search.fitting import Halving, Job, run_trials, size_of
+from featcache.search.trial import TrialRequest, unpack
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,15 @@ def job(rows, monkeypatch):
     return Job((X[:50], y[:50]), (X[50:], y[50:]), ("cat", "dog"), "accuracy", 0)
 
 
-def asked(*heads):
-    return [Asked(number, HeadSettings(**head)) for number, head in enumerate(heads, start=10)]
+def requests(*heads):
+    return [TrialRequest(number, HeadSettings(**head)) for number, head in enumerate(heads, start=10)]
 
 
 # ---- carrying out ----------------------------------------------------------------------------------------
 
 
 def test_a_trial_says_its_scores_and_which_rows_it_gets_right(job):
-    ((number, outcome, _),) = carry_out(job, asked({"type": "LogisticRegression"}))
+    ((number, outcome, _),) = run_trials(job, requests({"type": "LogisticRegression"}))
     X, y = job.validation
     right = make_pipeline(StandardScaler(), LogisticRegression()).fit(*job.train).predict(X) == y
     assert number == 10
@@ -58,18 +58,18 @@ def test_trials_learn_from_views_and_are_scored_on_photos(job):
     views = np.stack([X, X + 0.1, X - 0.1], axis=1).reshape(-1, X.shape[1])
     in_views = replace(job, train=(views, y.repeat(3)), views=3)
     heads = {"type": "KNeighborsClassifier"}, {"type": "dense", "epochs": 3, "learning_rate": 0.01}
-    for number, outcome, _ in carry_out(in_views, asked(*heads)):
+    for number, outcome, _ in run_trials(in_views, requests(*heads)):
         assert len(unpack(outcome.correct, len(job.validation[1]))) == 30
         if number == 10:  # a neighbour remembers its rows
             assert outcome.size > views.size
         else:
-            alone = in_views.head(asked(heads[1])[0].settings).fit(views, y.repeat(3), views=3)
+            alone = in_views.head(requests(heads[1])[0].settings).fit(views, y.repeat(3), views=3)
             assert outcome.value == alone.score(*job.validation)
 
 
 def test_a_head_that_fails_says_why_and_the_others_go_on(job):
     heads = {"type": "KNeighborsClassifier", "n_neighbors": 1000}, {"type": "GaussianNB"}
-    results = list(carry_out(job, asked(*heads)))
+    results = list(run_trials(job, requests(*heads)))
     assert [number for number, _, _ in results] == [10, 11]
     assert results[0][1].value is None
     assert "n_neighbors = 1000" in results[0][1].reason
@@ -79,7 +79,7 @@ def test_a_head_that_fails_says_why_and_the_others_go_on(job):
 def test_a_score_that_is_not_defined_is_a_failure(job):
     X, y = job.validation
     one_class = Job(job.train, (X[y == 0], y[y == 0]), job.classes, "roc_auc", 0)
-    ((_, outcome, _),) = carry_out(one_class, asked({"type": "GaussianNB"}))
+    ((_, outcome, _),) = run_trials(one_class, requests({"type": "GaussianNB"}))
     assert outcome.value is None
     assert "no roc_auc" in outcome.reason
 
@@ -91,7 +91,7 @@ def test_class_weights_go_by_the_names_of_the_classes(job):
     ]
     _, y = job.validation
     shares = []
-    for _, outcome, _ in carry_out(job, asked(*heads)):
+    for _, outcome, _ in run_trials(job, requests(*heads)):
         correct = unpack(outcome.correct, len(y))
         shares.append(np.where(correct, y, 1 - y).mean())
     assert shares[0] < 0.5 < shares[1]
@@ -99,15 +99,15 @@ def test_class_weights_go_by_the_names_of_the_classes(job):
 
 def test_warnings_are_handed_over_once(job):
     head = {"type": "LogisticRegression", "max_iter": 1}
-    ((_, _, sentences),) = carry_out(job, asked(head))
+    ((_, _, sentences),) = run_trials(job, requests(head))
     assert len([sentence for sentence in sentences if "converge" in sentence]) == 1
 
 
 def test_processes_beside_each_other_give_the_same_in_the_order_asked(job, monkeypatch):
     heads = [{"type": "LogisticRegression", "C": 10.0**power} for power in range(-3, 3)]
-    alone = [(number, outcome.scores) for number, outcome, _ in carry_out(job, asked(*heads))]
+    alone = [(number, outcome.scores) for number, outcome, _ in run_trials(job, requests(*heads))]
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
-    beside = [(number, outcome.scores) for number, outcome, _ in carry_out(job, asked(*heads))]
+    beside = [(number, outcome.scores) for number, outcome, _ in run_trials(job, requests(*heads))]
     assert [number for number, _ in beside] == list(range(10, 16))
     for (_, one), (_, other) in zip(alone, beside, strict=True):
         assert one == pytest.approx(other)
@@ -115,7 +115,7 @@ def test_processes_beside_each_other_give_the_same_in_the_order_asked(job, monke
 
 def test_dense_heads_of_one_stack_are_halved_and_say_their_epochs(job):
     heads = [{"type": "dense", "epochs": 4, "learning_rate": 10.0**-power} for power in range(1, 9)]
-    outcomes = [outcome for _, outcome, _ in carry_out(job, asked(*heads))]
+    outcomes = [outcome for _, outcome, _ in run_trials(job, requests(*heads))]
     assert sorted(outcome.epochs for outcome in outcomes) == [1] * 4 + [2] * 2 + [4] * 2
     assert all(outcome.stopped == (outcome.epochs < 4) for outcome in outcomes)
     assert max(outcomes, key=lambda outcome: outcome.value).epochs == 4
@@ -124,7 +124,7 @@ def test_dense_heads_of_one_stack_are_halved_and_say_their_epochs(job):
 
 def test_one_dense_head_that_does_not_go_with_the_data_does_not_fail_the_others(job):
     heads = {"type": "dense", "epochs": 2, "class_weight": {"bird": 2.0}}, {"type": "dense", "epochs": 2}
-    results = list(carry_out(job, asked(*heads)))
+    results = list(run_trials(job, requests(*heads)))
     assert [outcome.value is None for _, outcome, _ in results] == [True, False]
     assert "'bird'" in results[0][1].reason
 
@@ -199,9 +199,9 @@ def test_a_deeper_tree_is_less_simple(rows):
 
 def test_main_components_are_found_once_for_all_heads_that_ask(job, tmp_path):
     heads = [{"type": "LogisticRegression", "pca": 3, "C": 10.0**power} for power in range(-1, 2)]
-    kept = list(carry_out(replace(job, scratch=str(tmp_path)), asked(*heads)))
+    kept = list(run_trials(replace(job, scratch=str(tmp_path)), requests(*heads)))
     assert len(list(tmp_path.rglob("output.pkl"))) == 2  # what Pool gave, and what PCA gave
-    for one, other in zip(kept, carry_out(job, asked(*heads)), strict=True):
+    for one, other in zip(kept, run_trials(job, requests(*heads)), strict=True):
         assert one[1].scores == pytest.approx(other[1].scores)
 
 

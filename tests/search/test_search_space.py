@@ -152,5 +152,5 @@ def test_a_value_that_goes_with_some_of_the_others_is_allowed():
 def test_heads_without_probabilities_cannot_be_searched_by_log_loss():
     space = space_of({"x": {"type": "LinearSVC", "C": [0.1, 1.0]}})
     space.check("accuracy")
-    with pytest.raises(RecipeError, match=r"sweep\.space\.x.*LinearSVC gives no probabilities"):
+    with pytest.raises(RecipeError, match=r"sweep\.space\.x.*LinearSVC has no probabilities"):
         space.check("log_loss")

@@ -2,18 +2,20 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from featcache.errors import StoreError
 from featcache.recipe import Recipe
 from featcache.search.space import SearchSpace
-from featcache.search.study import SMALL_BATCH, Question, Study, batch_size
-from featcache.search.trial import Outcome
+from featcache.search.study import SMALL_BATCH, Study, StudySettings, batch_size, outcome_of
+from featcache.search.trial import Outcome, pack
 
 SPACE = {
     "log": {"type": "LogisticRegression", "C": {"low": 1e-3, "high": 10.0, "log": True}},
@@ -27,12 +29,14 @@ def recipe_of(**sweep):
 
 def study_in(folder, total=40, data="data", **sweep):
     recipe = recipe_of(**sweep)
-    return Study(folder, Question.of(recipe, data), SearchSpace(recipe.sweep.space), total)
+    return Study(folder, StudySettings.of(recipe, data), SearchSpace(recipe.sweep.space), total)
 
 
 def score(asked):
     """A made-up score, so that the sampler has something to learn."""
-    return Outcome(value=1.0 / (1.0 + asked.settings.parameters.get("C", 5.0)))
+    value = 1.0 / (1.0 + asked.settings.parameters.get("C", 5.0))
+    accuracy = {"accuracy": value, "accuracy_low": 0.0, "accuracy_high": 1.0}
+    return Outcome(value=value, scores={"n": 2, "log_loss": None, **accuracy}, correct=pack(np.array([1, 0])))
 
 
 def work(study, most=None):
@@ -149,7 +153,7 @@ def test_trials_that_are_told_while_their_worker_is_looked_for_are_not_taken(tmp
         assert not {asked.number for asked in other.ask()} & {asked.number for asked in mine}
 
 
-def test_another_question_is_another_study_in_the_same_journal(tmp_path):
+def test_other_settings_are_another_study_in_the_same_journal(tmp_path):
     first = whole(tmp_path)
     for change in ({"data": "other"}, {"seed": 5}, {"metric": "roc_auc"}, {"sampler": "random"}):
         with study_in(tmp_path, **change) as study:
@@ -246,6 +250,47 @@ def test_a_damaged_journal_is_refused_and_named(tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(itertools.chain(lines[:3], [b"{]\n"], lines[3:])))
     with pytest.raises(StoreError, match=r"journal\.log is damaged.*delete it"):
+        study_in(tmp_path)
+
+
+def test_changed_content_is_refused_and_never_taken_for_a_result(tmp_path):
+    """Flip one byte at many places: the study is refused, or it has what was written."""
+    whole(tmp_path / "good", total=6)
+    content = (tmp_path / "good" / "journal.log").read_bytes()
+    written = results_of(tmp_path / "good")
+    rng = np.random.default_rng(0)
+    messages = []
+    for number, at in enumerate(rng.integers(len(content), size=150)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << int(rng.integers(7))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "journal.log").write_bytes(damaged)
+        try:
+            found = results_of(folder)
+        except StoreError as error:
+            messages.append(str(error))
+        else:
+            assert all(one in written for one in found), content[max(0, at - 60) : at + 20]
+    assert len(messages) > 30
+    assert not [message for message in messages if "\n" in message]
+
+
+def results_of(folder):
+    with study_in(folder, total=6) as study:
+        return [(trial.number, trial.params, outcome_of(trial)) for trial in study.finished]
+
+
+def test_a_journal_of_another_program_is_refused(tmp_path):
+    for content in (b"[1, 2]\n", b"null\n", b'{"op_code": 99}\n', b"\xff\xfe\n", b"[" * 10_000 + b"\n"):
+        (tmp_path / "journal.log").write_bytes(content)
+        with pytest.raises(StoreError, match=r"journal\.log is damaged"):
+            study_in(tmp_path)
+
+
+def test_a_journal_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "journal.log")
+    with pytest.raises(StoreError, match="not a regular file"):
         study_in(tmp_path)
 
 

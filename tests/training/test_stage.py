@@ -9,12 +9,18 @@ from conftest import TINY_BASE, make_photo, make_photos
 from PIL import Image
 from sklearn.naive_bayes import GaussianNB
 
-from featcache import training
 from featcache.errors import FeatcacheError, RecipeError, StoreError, TrainingError
+from featcache.evaluation import score_head
 from featcache.extraction.stage import extract
+from featcache.heads import pooling
+from featcache.heads.calibration import calibrated
 from featcache.model import Model
 from featcache.recipe import Recipe
-from featcache.training import train_heads
+from featcache.reporter import SILENT, Reporter
+from featcache.run.layout import out_of_fold_file
+from featcache.run.results import read_predictions
+from featcache.training import head as training_of_head
+from featcache.training import stage, train_heads
 
 LOGISTIC = {"type": "LogisticRegression"}
 LINEAR = {"type": "dense", "epochs": 5}
@@ -43,31 +49,40 @@ def recipe_with(place, heads, run="run", folds=None, **more):
 def train_on(place, tmp_path):
     """Return a function that trains heads on the module's features, in a run folder of the test's own."""
 
-    def run(*heads, **more):
-        return train_heads(recipe_with(place, list(heads), **{"run": tmp_path / "run"} | more))
+    def run(*heads, reporter=SILENT, reuse=False, **more):
+        recipe = recipe_with(place, list(heads), **{"run": tmp_path / "run"} | more)
+        return train_heads(recipe, reporter, reuse=reuse)
 
     return run
 
 
+class Listener(Reporter):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
 @pytest.fixture
 def scored(monkeypatch):
-    """List the (head, number of rows) that are scored, in order; the scores are the real ones."""
-    calls, real = [], training.score_head_fully
+    """List the (head, number of rows) that are predicted, in order."""
+    calls, real = [], training_of_head.predictions_of
 
-    def score(head, X, y):
+    def predict(head, X, y):
         calls.append((head, len(X)))
         return real(head, X, y)
 
-    monkeypatch.setattr(training, "score_head_fully", score)
+    monkeypatch.setattr(training_of_head, "predictions_of", predict)
     return calls
 
 
 def with_scores(monkeypatch, *scores):
-    """Make `score_head_fully` give these (accuracy, log loss) one after the other."""
+    """Make `full_scores` give these (accuracy, log loss) one after the other."""
     given = iter(scores)
     monkeypatch.setattr(
-        training,
-        "score_head_fully",
+        training_of_head,
+        "full_scores",
         lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[]),
     )
 
@@ -138,6 +153,32 @@ def test_a_head_trained_later_on_the_same_photos_joins_the_others(train_on):
     assert written["best"] == "LogisticRegression"
 
 
+def test_the_best_is_that_of_the_run_and_not_of_the_heads_trained_last(train_on):
+    first = train_on(LOGISTIC)
+    later = train_on(DUMMY)
+    assert [head.name for head in later.heads] == ["DummyClassifier"]
+    assert (later.best, later.to_json()["best"]) == ("LogisticRegression", "LogisticRegression")
+    assert later["LogisticRegression"].validation == first["LogisticRegression"].validation
+    assert Model.load(later.extraction.run).name == later.best
+
+
+def test_heads_of_the_run_are_reused_where_settings_seed_and_data_are_the_same(train_on, monkeypatch):
+    first = train_on(LINEAR, LOGISTIC)
+    fitted, fit = [], training_of_head._fit
+    monkeypatch.setattr(training_of_head, "_fit", lambda head, *more: fitted.append(head) or fit(head, *more))
+    again = train_on(LINEAR, LOGISTIC, reuse=True)
+    assert (fitted, again.to_json()["heads"]) == ([], first.to_json()["heads"])
+    assert np.array_equal(again.models["linear"].head.coefs_[0], first.models["linear"].head.coefs_[0])
+    train_on(LINEAR | {"epochs": 6}, LOGISTIC, reuse=True)
+    assert [type(head).__name__ for head in fitted] == ["DenseHead"]
+    train_on(LINEAR, reuse=True, seed=1)
+    assert len(fitted) == 2
+    model = again["LogisticRegression"].model / "model.json"
+    model.write_text(model.read_text().replace("LogisticRegression", "Other"))
+    train_on(LOGISTIC, reuse=True)
+    assert len(fitted) == 3, "a model that is not the one that was scored is not used"
+
+
 # ---- what is written -------------------------------------------------------------------------------------
 
 
@@ -147,7 +188,15 @@ def test_heads_json_says_what_the_result_says(train_on):
     assert written.pop("data")
     assert written == result.to_json()
     assert set(written) == {"run", "features", "heads", "best"}
-    assert set(written["heads"][0]) == {"name", "fit_seconds", "validation", "test", "model"}
+    assert set(written["heads"][0]) == {
+        "name",
+        "fit_seconds",
+        "validation",
+        "test",
+        "model",
+        "trained_from",
+        "model_sha256",
+    }
     measured = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
     scores = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
     assert set(written["heads"][0]["validation"]) == scores | {"n", "confusion", "per_class"}
@@ -159,7 +208,7 @@ def test_folds_score_every_photo_of_train_and_validation_once(train_on):
         scores = head.validation
         assert len(scores["folds"]["accuracy"]) == 3
         assert np.mean(scores["folds"]["accuracy"]) == pytest.approx(scores["folds"]["mean"])
-        lines = (head.model / "out_of_fold.csv").read_text().splitlines()
+        lines = out_of_fold_file(result.extraction.run, head.name).read_text().splitlines()
         with result.extraction.open() as features:
             known = [path for split in ("train", "validation") for path in features[split].paths]
         assert [line.split(",")[0] for line in lines[1:]] == known
@@ -171,11 +220,44 @@ def test_folds_score_every_photo_of_train_and_validation_once(train_on):
     assert [head["name"] for head in written["heads"]] == ["DummyClassifier"]
 
 
+CALIBRATED = {"type": "GaussianNB", "name": "calibrated", "calibrate": "temperature"}  # overconfident without
+
+
 def test_calibrated_heads_are_saved_calibrated(train_on):
-    noisy = {"type": "GaussianNB"}  # sure of itself beyond reason
-    plain, honest = train_on(noisy, {**noisy, "name": "honest", "calibrate": "temperature"}).heads
+    plain, honest = train_on({"type": "GaussianNB"}, CALIBRATED).heads
     assert honest.validation["log_loss"] < plain.validation["log_loss"]
     assert Model.load(honest.model).scores["validation"] == honest.validation
+
+
+def test_a_calibrated_head_is_scored_on_photos_that_its_calibration_did_not_see(train_on, monkeypatch):
+    seen = []
+
+    def watched(head, X, y):
+        seen.append(X)
+        return calibrated(head, X, y)
+
+    monkeypatch.setattr(training_of_head, "calibrated", watched)
+    result = train_on(CALIBRATED)
+    with result.extraction.open() as features:
+        X, y = features["validation"].load()
+    head = result["calibrated"]
+    assert head.validation["calibration"] == {"scored_on": "held-out folds", "folds": len(seen) - 1}
+    assert sum(len(X) - len(part) for part in seen[1:]) == len(X)
+    # the saved model is calibrated on all of them, and would score better on them
+    assert len(seen[0]) == len(X)
+    on_the_same = score_head(result.models["calibrated"].head, X, y)
+    assert head.validation["log_loss"] > on_the_same["log_loss"]
+
+
+def test_where_cross_fitting_is_impossible_that_is_said(train_on, monkeypatch):
+    def fails(*_):
+        raise TrainingError("too few")
+
+    listener = Listener()
+    monkeypatch.setattr(training_of_head, "cross_fit", fails)
+    result = train_on(CALIBRATED, reporter=listener)
+    assert result["calibrated"].validation["calibration"] == {"scored_on": "the photos of the calibration"}
+    assert any("'calibrated'" in note and "too few" in note for note in listener.notes)
 
 
 def test_calibration_does_not_go_with_folds(train_on):
@@ -232,6 +314,41 @@ def test_the_seed_decides_what_a_dense_head_becomes(train_on):
 
     assert np.array_equal(weights(1), weights(1))
     assert not np.array_equal(weights(1), weights(2))
+
+
+def test_every_heads_predictions_are_kept_with_the_photos_digests(train_on, tmp_path):
+    result = train_on(LOGISTIC, {"type": "LinearSVC"})
+    kept = read_predictions(tmp_path / "run")
+    with result.extraction.open() as features:
+        X, y = features["validation"].load()
+        assert np.array_equal(kept.rows.digests, features["validation"].digests)
+    assert np.array_equal(kept.rows.labels, y)
+    assert kept.classes == ("cat", "dog")
+    head = result.models["LogisticRegression"].head
+    assert np.allclose(kept.heads["LogisticRegression"].probabilities, head.predict_proba(X), atol=1e-6)
+    assert kept.heads["LinearSVC"].probabilities is None
+    for head in result.heads:
+        assert np.mean(kept.heads[head.name].predicted == y) == head.validation["accuracy"]
+    train_on(DUMMY)
+    assert set(read_predictions(tmp_path / "run").heads) == {
+        "LogisticRegression",
+        "LinearSVC",
+        "DummyClassifier",
+    }
+
+
+def test_with_folds_the_predictions_are_those_out_of_fold(train_on, tmp_path):
+    result = train_on(LOGISTIC, folds=3)
+    kept = read_predictions(tmp_path / "run")
+    assert len(kept.rows.labels) == result["LogisticRegression"].validation["n"]
+    right = kept.heads["LogisticRegression"].predicted == kept.rows.labels
+    by_fold = [right[kept.rows.folds == fold].mean() for fold in range(3)]
+    assert by_fold == result["LogisticRegression"].validation["folds"]["accuracy"]
+    train_on(LOGISTIC)
+    assert read_predictions(tmp_path / "run").rows.folds is None
+    assert not out_of_fold_file(tmp_path / "run", "LogisticRegression").exists(), (
+        "it belongs to an earlier head"
+    )
 
 
 # ---- class weights by name -------------------------------------------------------------------------------
@@ -295,6 +412,18 @@ def test_a_weight_that_is_no_number_is_refused(train_on):
 def test_a_head_that_cannot_be_trained_is_named(train_on, head):
     with pytest.raises(TrainingError, match="'mine'"):
         train_on(LOGISTIC, head | {"name": "mine"})
+
+
+@pytest.mark.parametrize("broken", ["full_scores", "update_results", "pool"])
+def test_an_error_of_our_own_is_not_blamed_on_the_head(train_on, monkeypatch, broken):
+    def bug(*_, **__):
+        return {} + 1
+
+    place = {"full_scores": training_of_head, "update_results": stage, "pool": pooling}[broken]
+    monkeypatch.setattr(place, broken, bug)
+    # the function above is not of the package, so that for Pool the frame of its own method tells it apart
+    with pytest.raises(TypeError, match="unsupported operand"):
+        train_on(LOGISTIC)
 
 
 def test_a_run_folder_that_cannot_hold_models_is_refused(train_on, tmp_path):

@@ -1,0 +1,106 @@
+"""The rows of a feature file that heads are trained and scored on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.bases.spec import BaseSpec
+from featcache.evaluation.folds import draw_folds
+from featcache.extraction.stage import Extraction
+from featcache.recipe import Recipe
+from featcache.run.predictions import ScoredRows
+from featcache.store.feature_file import Features
+
+Rows = tuple[NDArray[Any], NDArray[np.int64]]
+"""Features and labels."""
+
+_MOST_CALIBRATION_FOLDS = 5
+
+
+class TrainingData:
+    """The rows that heads are trained and scored on, loaded when they are first needed.
+
+    With ``data.folds`` train holds the validation rows, too. Train has all views of its photos, the other
+    splits have the plain photos.
+
+    Parameters
+    ----------
+    extraction : Extraction
+    recipe : Recipe
+    """
+
+    def __init__(self, extraction: Extraction, recipe: Recipe) -> None:
+        self._extraction, self._settings, self._seed = extraction, recipe.data, recipe.seed
+        with extraction.open() as features:
+            self.spec = BaseSpec.from_json(features.base)
+            self.classes: tuple[str, ...] = features.classes
+            self.fingerprint = fingerprint_of(features, recipe.data.folds)
+            self.views = features["train"].views
+            self.has_test = "test" in features
+            names = ["validation"] if recipe.data.folds is None else ["train", "validation"]
+            splits = [features[split] for split in names if split in features]
+            self.photos = [path for split in splits for path in split.paths]
+            self._digests = np.concatenate([split.digests for split in splits])
+            self._labels = np.concatenate([split.labels for split in splits])
+
+    @cached_property
+    def rows(self) -> dict[str, Rows]:
+        """Features and labels by split."""
+        with self._extraction.open() as features:
+            rows = {split: features[split].load() for split in features.splits if split != "train"}
+            rows["train"] = features["train"].load_views()
+            if self._settings.folds is not None and "validation" in rows:
+                X, y = features["validation"].load_views()
+                del rows["validation"]
+                rows["train"] = np.concatenate([rows["train"][0], X]), np.concatenate([rows["train"][1], y])
+        return rows
+
+    @cached_property
+    def scored(self) -> ScoredRows:
+        """The photos that heads are scored on: validation, or with folds train and validation.
+
+        Raises
+        ------
+        TrainingError
+            A class has too few photos for the folds.
+        """
+        count = self._settings.folds
+        folds = None if count is None else self.draw_folds(count)
+        return ScoredRows(self._digests, self._labels, folds)
+
+    def draw_folds(self, count: int) -> NDArray[np.int64]:
+        """Assign the photos that heads are scored on to folds.
+
+        Raises
+        ------
+        TrainingError
+            A class has too few photos.
+        """
+        return draw_folds(self._labels, self._digests, count, self._settings.seed, self.classes)
+
+    @property
+    def calibration_folds(self) -> int:
+        """Number of folds for cross-fitting a calibration: at most the photos of the rarest class."""
+        rarest = min(
+            len(np.unique(self._digests[self._labels == label], axis=0)) for label in range(len(self.classes))
+        )
+        return min(_MOST_CALIBRATION_FOLDS, rarest)
+
+
+def fingerprint_of(features: Features, folds: int | None = None) -> str:
+    """Return a hash of the data that heads are trained and scored on; scores of the same hash compare."""
+    facts = [features.base, features.classes, *([] if folds is None else [folds])]
+    # nothing is added without augmentation, so that hashes of earlier versions stay valid
+    facts += [[split, features[split].view_numbers] for split in features.splits if features[split].views > 1]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for split in features.splits:
+        digest.update(split.encode())
+        digest.update(features[split].digests.tobytes())
+        digest.update(features[split].labels.tobytes())
+    return digest.hexdigest()

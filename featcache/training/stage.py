@@ -1,0 +1,163 @@
+"""Stage 2: trains the recipe's heads on a feature file, scores and saves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from featcache.errors import RecipeError
+from featcache.extraction.stage import Extraction, extract
+from featcache.heads.estimators import build_head
+from featcache.model import Model
+from featcache.recipe import Recipe
+from featcache.reporter import SILENT, Reporter
+from featcache.run.predictions import RunPredictions
+from featcache.run.results import (
+    HeadResult,
+    RunResults,
+    best_head,
+    read_predictions,
+    read_results,
+    update_results,
+)
+from featcache.training.data import TrainingData
+from featcache.training.head import TrainedHead, scored_on_test, train_head, trained_from
+
+
+@dataclass(frozen=True)
+class Training:
+    """Result of stage 2.
+
+    Attributes
+    ----------
+    extraction : Extraction
+        Result of stage 1.
+    heads : tuple of HeadResult
+        The heads that were trained, in the recipe's order.
+    results : RunResults
+        All heads of the run, also those that were trained before on the same data.
+    models : dict of str to Model
+        The models of `heads`, in memory.
+    """
+
+    extraction: Extraction
+    heads: tuple[HeadResult, ...]
+    results: RunResults
+    models: Mapping[str, Model] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def best(self) -> str:
+        """Name of the best head of the run, see `featcache.run.results.best_head`."""
+        return self.results.best.name
+
+    def __getitem__(self, name: str) -> HeadResult:
+        return next(head for head in (*self.heads, *self.results.heads) if head.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return {
+            "run": str(self.extraction.run),
+            "features": self.extraction.to_json(),
+            "heads": [head.to_json() for head in self.heads],
+            "best": self.best,
+        }
+
+
+def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = False) -> Training:
+    """Train the recipe's heads on its features; stage 1 runs first and computes what is missing.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    reporter : Reporter, optional
+        Receives progress and notes.
+    reuse : bool, default False
+        Load the heads that the run already has with the same settings, seed and data; train only the others.
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    RecipeError
+        A head's settings are invalid; this is found before any photo is read.
+    TrainingError
+        A head cannot be trained on these features.
+    FeatcacheError
+        All that `featcache.extraction.stage.extract` raises.
+    """
+    heads = [(settings, build_head(settings, recipe.seed)) for settings in recipe.heads]
+    _refuse_calibration_on_folds(recipe)
+    extraction = extract(recipe, reporter)
+    data = TrainingData(extraction, recipe)
+    known, results = _reusable(recipe, data, reporter) if reuse else ({}, None)
+    if results is not None and len(known) == len(heads):
+        return _training(extraction, results, [known[str(settings.name)] for settings, _ in heads])
+    trained: list[TrainedHead] = []
+    _ = data.scored  # too few photos for the folds are found before any training
+    reporter.advance("training", 0, len(heads))
+    for settings, head in heads:
+        trained.append(known.get(str(settings.name)) or train_head(recipe, settings, head, data, reporter))
+        reporter.advance("training", len(trained), len(heads))
+    trained = _score_best_on_test(trained, data)
+    return _training(extraction, _save(recipe, trained, data, extraction, reporter), trained)
+
+
+def _training(extraction: Extraction, results: RunResults, trained: Sequence[TrainedHead]) -> Training:
+    listed = {head.name: head for head in results.heads}
+    models = {one.result.name: one.model for one in trained}
+    return Training(extraction, tuple(listed[name] for name in models), results, models)
+
+
+def _refuse_calibration_on_folds(recipe: Recipe) -> None:
+    for settings in recipe.heads:
+        if recipe.data.folds is not None and settings.calibrate != "none":
+            raise RecipeError(
+                f"head {settings.name!r}: calibrate = {settings.calibrate!r} needs validation photos that it "
+                "is not trained on, and with data.folds it is trained on all; remove one of the two"
+            )
+
+
+def _reusable(
+    recipe: Recipe, data: TrainingData, reporter: Reporter
+) -> tuple[dict[str, TrainedHead], RunResults | None]:
+    """Load the heads of the run that training would give again; return them with all results of the run."""
+    results = read_results(recipe.run, reporter.note)
+    if results is None or results.data != data.fingerprint:
+        return {}, None
+    keys = {str(settings.name): trained_from(settings, recipe.seed) for settings in recipe.heads}
+    found = [one for one in results.heads if keys.get(one.name) == one.trained_from and one.is_saved]
+    predictions = read_predictions(recipe.run)
+    kept = predictions.heads if predictions is not None else {}
+    return {one.name: TrainedHead(Model.load(one.model), one, kept.get(one.name)) for one in found}, results
+
+
+def _score_best_on_test(trained: Sequence[TrainedHead], data: TrainingData) -> list[TrainedHead]:
+    """Score the best of the heads on test, and no other: test must have no part in the choice."""
+    best = best_head(one.result for one in trained).name
+    return [scored_on_test(one, data) if one.result.name == best else one for one in trained]
+
+
+def _save(
+    recipe: Recipe,
+    trained: Sequence[TrainedHead],
+    data: TrainingData,
+    extraction: Extraction,
+    reporter: Reporter,
+) -> RunResults:
+    """Save the models and enter them into the run."""
+    for one in trained:
+        scores = {"validation": one.result.validation, "test": one.result.test}
+        if one.model.scores != scores:
+            one.model.scores.update(scores)
+            one.model.save(one.result.model)
+    predictions = {one.result.name: one.predictions for one in trained if one.predictions is not None}
+    return update_results(
+        recipe.run,
+        [one.result for one in trained],
+        RunPredictions(data.fingerprint, data.classes, data.scored, predictions),
+        extraction.to_json(),
+        reporter.note,
+    )
