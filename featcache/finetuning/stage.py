@@ -147,21 +147,14 @@ def finetune(
     division = _divide(recipe, settings)
     base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
     extraction = _extract(recipe, base, end_to_end, reporter)
-    pixels_for = base if end_to_end else None
     with extraction.open() as features:
-        top = _top(recipe, division, head, BaseSpec.from_json(features.base), pixels_for)
+        top = _top(recipe, division, head, BaseSpec.from_json(features.base), base if end_to_end else None)
+        feeds = _feeds(features, base if end_to_end else None, score_epochs)
         key = _key(recipe, features, head, division, end_to_end)
         started = time.monotonic()
-        tuning = tune(
-            top,
-            _feeds(features, pixels_for, score_epochs),
-            _plan(settings, recipe.seed),
-            recipe.run / FINETUNE_FOLDER / f"epochs-{key}",
-            lambda done: reporter.advance("fine-tuning", done, settings.epochs),
-        )
+        tuning = _tune(recipe, top, feeds, key, reporter)
         seconds = time.monotonic() - started
-        tuned = top.classifier(tuning.history)
-        spec = BaseSpec.from_json(features.base)
+        spec, tuned = BaseSpec.from_json(features.base), top.classifier(tuning.history)
         model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
         result, predictions = _scored(model, features, recipe.run, seconds)
     predictions = replace(predictions, data=training.results.data)
@@ -280,6 +273,17 @@ def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
     fresh.before_, fresh.history_ = None, {name: [] for name in head.history_}
     fresh.n_iter_ = fresh.best_epoch_ = 0
     return fresh
+
+
+def _tune(recipe: Recipe, top: Top, feeds: dict[str, Feed], key: str, reporter: Reporter) -> Tuning:
+    settings = check_finetuning(recipe)
+    return tune(
+        top,
+        feeds,
+        _plan(settings, recipe.seed),
+        recipe.run / FINETUNE_FOLDER / f"epochs-{key}",
+        lambda done: reporter.advance("fine-tuning", done, settings.epochs),
+    )
 
 
 def _plan(settings: FinetuneSettings, seed: int) -> TuningPlan:

@@ -107,7 +107,7 @@ def _in_processes(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
     algebra. Large arrays are memory-mapped; "c" is copy-on-write, so that a head may change its input.
     """
     parallel = joblib.Parallel(
-        n_jobs=min(cores(), joblib.cpu_count()),  # joblib's count heeds LOKY_MAX_CPU_COUNT
+        n_jobs=cores(),
         backend="loky",
         return_as="generator",
         mmap_mode="c",

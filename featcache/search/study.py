@@ -11,51 +11,41 @@ the search was interrupted.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
-from filelock import FileLock
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from featcache.errors import RecipeError, StoreError
 from featcache.files import explain_os_error
 from featcache.recipe import DEFAULT_TRIALS, Recipe
 from featcache.run.layout import JOURNAL_FILE
+from featcache.search.journal import (
+    CHECKSUM,
+    RESULT,
+    WORKER,
+    check_trial,
+    checksum,
+    journal_errors,
+    open_journal,
+    quiet,
+)
 from featcache.search.locks import held, is_free, take
-from featcache.search.private import BaseJournalFileLock
 from featcache.search.space import KIND, MOST_IN_A_GRID, Params, SearchSpace
 from featcache.search.trial import Outcome, TrialRequest
 
 SMALL_BATCH, LARGE_BATCH = 16, 64
 """Smallest and largest number of trials that are started at once."""
 
-WORKER, RESULT, CHECKSUM = "worker", "result", "checksum"
-"""User attributes of a trial."""
-
 _TRIES, _TRIES_OF_SAMPLER = 100, 10
-# what reading a journal raises where it has something else than what was written
-_DAMAGE = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-    RecipeError,
-)
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -161,9 +151,9 @@ class Study:
         self._asking = self._locks / "asking"
         self._worker = f"worker-{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._grid: list[Params] | None = None
-        with held(self._asking), _quiet(), _journal_errors(folder / JOURNAL_FILE):
+        with held(self._asking), quiet(), journal_errors(folder / JOURNAL_FILE):
             self._alive = take(self._locks / self._worker)
-            self._storage = _open_journal(folder / JOURNAL_FILE, self._locks / "journal")
+            self._storage = open_journal(folder / JOURNAL_FILE, self._locks / "journal")
             known = optuna.get_all_study_names(self._storage)
             self.others = bool(known) and self.name not in known
             self._study = optuna.create_study(
@@ -176,7 +166,7 @@ class Study:
             if self.name not in known:
                 self._study.set_user_attr("settings", asdict(settings))
             for trial in self._study.get_trials(deepcopy=False):
-                _check_trial(trial, space)
+                check_trial(trial, space)
         self._id = self._storage.get_study_id_from_name(self.name)
 
     @staticmethod
@@ -210,7 +200,7 @@ class Study:
         Trials of a dead process come first. A batch always ends at a multiple of its size, so that an
         interrupted search forms the same batches as an uninterrupted one.
         """
-        with held(self._asking), _quiet():
+        with held(self._asking), quiet():
             dead = self._dead_workers()
             # read after that: a dead worker's trials no longer change
             trials = self._study.get_trials(deepcopy=False)
@@ -254,7 +244,7 @@ class Study:
                     state=TrialState.RUNNING,
                     params=drawn.params,
                     distributions=drawn.distributions,
-                    user_attrs={WORKER: self._worker, CHECKSUM: _checksum(number, drawn.params)},
+                    user_attrs={WORKER: self._worker, CHECKSUM: checksum(number, drawn.params)},
                 )
             )
             batch.append(TrialRequest(number, self._space.settings(drawn.params)))
@@ -308,7 +298,7 @@ class Study:
         """Record the result of a trial that this process has run."""
         trial_id = self._trial_id(number)
         result = outcome.to_json()
-        result[CHECKSUM] = _checksum(number, self._storage.get_trial(trial_id).params, result)
+        result[CHECKSUM] = checksum(number, self._storage.get_trial(trial_id).params, result)
         self._storage.set_trial_user_attr(trial_id, RESULT, result)
         if outcome.value is None:
             self._study.tell(number, state=TrialState.FAIL)
@@ -329,90 +319,3 @@ def _is_running(trial: FrozenTrial) -> bool:
 
 def _key(params: Mapping[str, Any]) -> frozenset[Any]:
     return frozenset(params.items())
-
-
-def outcome_of(trial: FrozenTrial) -> Outcome:
-    """Return the result of a finished trial."""
-    facts = dict(trial.user_attrs[RESULT])
-    facts.pop(CHECKSUM, None)
-    return Outcome(**facts)
-
-
-def _checksum(number: int, params: Mapping[str, Any], result: Mapping[str, Any] | None = None) -> str:
-    """Return a hash of a trial's content, which tells a damaged line from a good one."""
-    text = json.dumps([number, params, result], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_trial(trial: FrozenTrial, space: SearchSpace) -> None:
-    """Raise an error where a trial is not as it was written; trials of version 0.1 have no checksums."""
-    space.settings(trial.params)
-    started = trial.user_attrs.get(CHECKSUM)
-    if started not in (None, _checksum(trial.number, trial.params)):
-        raise ValueError(f"the parameters of trial {trial.number} changed")
-    if not trial.state.is_finished():
-        if not isinstance(trial.user_attrs[WORKER], str):
-            raise ValueError(f"trial {trial.number} has no worker")
-        return
-    outcome_of(trial).check()
-    facts = dict(trial.user_attrs[RESULT])
-    finished = facts.pop(CHECKSUM, None)
-    if finished not in (None, _checksum(trial.number, trial.params, facts)):
-        raise ValueError(f"the result of trial {trial.number} changed")
-
-
-class _JournalLock(BaseJournalFileLock):
-    """Optuna's own locks are files that a killed process leaves behind; others then wait half a minute."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock: FileLock | None = None
-
-    def acquire(self) -> bool:
-        self._lock = take(self._path)
-        return True
-
-    def release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-
-def _open_journal(path: Path, lock_path: Path) -> JournalStorage:
-    with held(lock_path):
-        _cut_unfinished_line(path)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_JournalLock(lock_path)))
-
-
-def _cut_unfinished_line(path: Path) -> None:
-    """Remove an incomplete last line of a killed process: the next line would be appended to it."""
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    with path.open("rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-
-
-@contextmanager
-def _journal_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(explain_os_error(error, path)) from None
-    except StoreError:
-        raise
-    except (*_DAMAGE, optuna.exceptions.OptunaError) as error:
-        raise StoreError(f"{path} is damaged ({error!r}); delete it to start the sweep again") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna from logging every study that it creates."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from featcache.errors import RecipeError, TrainingError
@@ -25,9 +27,10 @@ from featcache.run.layout import (
     SWEEP_FOLDER,
 )
 from featcache.search.fitting import Job, run_trials
+from featcache.search.journal import outcome_of
 from featcache.search.leaderboard import Finished, Leaderboard, make_leaderboard
 from featcache.search.space import KIND, SearchSpace
-from featcache.search.study import Study, StudySettings, outcome_of, trials_in_total
+from featcache.search.study import Study, StudySettings, trials_in_total
 from featcache.training import HeadResult, fingerprint_of, train_heads
 
 _WAIT_SECONDS = 0.2
@@ -126,6 +129,7 @@ def _search(
 ) -> tuple[str, dict[int, FrozenTrial]]:
     """Run the trials; return the study's name and its finished trials by number."""
     with extraction.open() as features:
+        _check_metric(recipe.sweep.metric, features["validation"].labels, features.classes)
         settings = StudySettings.of(recipe, fingerprint_of(features))
         job = Job(
             features["train"].load_views(),
@@ -142,6 +146,16 @@ def _search(
         _note_state(study, total, reporter)
         _run_all_trials(study, replace(job, scratch=scratch), recipe.sweep.timeout, total, reporter)
         return study.name, {trial.number: trial for trial in study.finished}
+
+
+def _check_metric(metric: str, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Raise a TrainingError where the metric is not defined on the validation photos, whatever the head."""
+    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if metric == "roc_auc" and missing:
+        raise TrainingError(
+            f"sweep.metric = 'roc_auc' needs validation photos of every class, and there are none of "
+            f"{classes[missing[0]]!r}; add some, or choose another metric"
+        )
 
 
 def _note_state(study: Study, total: int, reporter: Reporter) -> None:

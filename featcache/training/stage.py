@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from featcache.errors import RecipeError
+from featcache.errors import RecipeError, TrainingError
 from featcache.extraction.stage import Extraction, extract
 from featcache.heads.estimators import build_head
 from featcache.model import Model
-from featcache.recipe import Recipe
+from featcache.recipe import HeadSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.predictions import RunPredictions
 from featcache.run.results import (
@@ -84,7 +84,7 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = Fa
     RecipeError
         A head's settings are invalid; this is found before any photo is read.
     TrainingError
-        A head cannot be trained on these features.
+        A head cannot be trained on these features; the others are trained and saved before.
     FeatcacheError
         All that `featcache.extraction.stage.extract` raises.
     """
@@ -95,14 +95,36 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = Fa
     known, results = _reusable(recipe, data, reporter) if reuse else ({}, None)
     if results is not None and len(known) == len(heads):
         return _training(extraction, results, [known[str(settings.name)] for settings, _ in heads])
+    trained, failures = _train_all(recipe, heads, known, data, reporter)
+    if trained:
+        trained = _score_best_on_test(trained, data)
+        results = _save(recipe, trained, data, extraction, reporter)
+    if failures or results is None:
+        saved = f"{len(trained)} of {len(heads)} heads are trained and saved"
+        raise TrainingError("; ".join([*map(str, failures), saved])) from failures[0]
+    return _training(extraction, results, trained)
+
+
+def _train_all(
+    recipe: Recipe,
+    heads: Sequence[tuple[HeadSettings, Any]],
+    known: Mapping[str, TrainedHead],
+    data: TrainingData,
+    reporter: Reporter,
+) -> tuple[list[TrainedHead], list[TrainingError]]:
+    """Train the heads that are not known; return the trained ones and the errors of the others."""
     trained: list[TrainedHead] = []
+    failures: list[TrainingError] = []
     _ = data.scored  # too few photos for the folds are found before any training
     reporter.advance("training", 0, len(heads))
-    for settings, head in heads:
-        trained.append(known.get(str(settings.name)) or train_head(recipe, settings, head, data, reporter))
-        reporter.advance("training", len(trained), len(heads))
-    trained = _score_best_on_test(trained, data)
-    return _training(extraction, _save(recipe, trained, data, extraction, reporter), trained)
+    for done, (settings, head) in enumerate(heads, start=1):
+        name = str(settings.name)
+        try:
+            trained.append(known.get(name) or train_head(recipe, settings, head, data, reporter))
+        except TrainingError as error:
+            failures.append(error)
+        reporter.advance("training", done, len(heads))
+    return trained, failures
 
 
 def _training(extraction: Extraction, results: RunResults, trained: Sequence[TrainedHead]) -> Training:

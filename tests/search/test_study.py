@@ -13,8 +13,9 @@ import pytest
 
 from featcache.errors import StoreError
 from featcache.recipe import Recipe
+from featcache.search.journal import outcome_of
 from featcache.search.space import SearchSpace
-from featcache.search.study import SMALL_BATCH, Study, StudySettings, batch_size, outcome_of
+from featcache.search.study import SMALL_BATCH, Study, StudySettings, batch_size
 from featcache.search.trial import Outcome, pack
 
 SPACE = {

@@ -141,6 +141,21 @@ def test_when_nothing_can_be_trained_the_reason_is_told(place, tmp_path):
         run_sweep(recipe_with(place, tmp_path / "run", space=space))
 
 
+def test_a_metric_that_validation_does_not_define_is_refused_before_the_first_trial(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("featcache.search.sweep.run_trials", lambda *_: pytest.fail("a trial was run"))
+    for split in ("train", "validation"):
+        for name in ("cat", "dog") if split == "train" else ("cat",):
+            shutil.copytree(place / "photos" / name, tmp_path / split / name)
+    recipe = recipe_with(place, tmp_path / "run", metric="roc_auc")
+    data = recipe.data.model_copy(
+        update={"root": None, "train": tmp_path / "train", "validation": tmp_path / "validation"}
+    )
+    with pytest.raises(TrainingError, match=r"'roc_auc' needs validation photos.*none of 'dog'"):
+        run_sweep(recipe.model_copy(update={"data": data}))
+
+
 def test_a_mistake_is_found_before_any_photo_is_read(place, tmp_path, monkeypatch):
     monkeypatch.setattr("featcache.search.sweep.extract", lambda *_: pytest.fail("photos were read"))
     with pytest.raises(RecipeError, match="unknown key 'Q'"):

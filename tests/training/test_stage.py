@@ -18,7 +18,7 @@ from featcache.model import Model
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import out_of_fold_file
-from featcache.run.results import read_predictions
+from featcache.run.results import read_predictions, read_results
 from featcache.training import head as training_of_head
 from featcache.training import stage, train_heads
 
@@ -412,6 +412,17 @@ def test_a_weight_that_is_no_number_is_refused(train_on):
 def test_a_head_that_cannot_be_trained_is_named(train_on, head):
     with pytest.raises(TrainingError, match="'mine'"):
         train_on(LOGISTIC, head | {"name": "mine"})
+
+
+def test_a_head_that_cannot_be_trained_does_not_lose_the_others(train_on, tmp_path):
+    bad = {"type": "KNeighborsClassifier", "n_neighbors": 1000}
+    with pytest.raises(TrainingError, match=r"'one'.*'two'.*; 2 of 4 heads are trained and saved"):
+        train_on(LOGISTIC, bad | {"name": "one"}, bad | {"name": "two"}, DUMMY)
+    results = read_results(tmp_path / "run")
+    assert [head.name for head in results.heads] == ["LogisticRegression", "DummyClassifier"]
+    assert Model.load(tmp_path / "run").name == "LogisticRegression"
+    with pytest.raises(TrainingError, match="; 0 of 1 heads are trained"):
+        train_on(bad)
 
 
 @pytest.mark.parametrize("broken", ["full_scores", "update_results", "pool"])
