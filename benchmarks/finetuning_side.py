@@ -71,7 +71,8 @@ def featcache(job: Job, train: Rows, held_out: Rows, weights: str, precision: st
     """Fine-tune from the boundary, whose features are computed before the clock starts."""
     from featcache.bases.boundary import split_at
     from featcache.bases.sources import build_network
-    from featcache.finetuning.loop import Top, TuningPlan, tune
+    from featcache.finetuning.loop import FinetuneParams, train_top
+    from featcache.finetuning.top import Top
     from featcache.heads.dense.feed import InMemory
     from featcache.heads.dense.feed import Rows as FeedRows
     from featcache.heads.dense.head import DenseHead
@@ -93,10 +94,10 @@ def featcache(job: Job, train: Rows, held_out: Rows, weights: str, precision: st
     )
     head = DenseHead(epochs=1, random_state=0).fit(vectors, np.arange(64) % 2)
     top = Top(division.upper, "avg", head, precision=precision)
-    plan = TuningPlan("rmsprop", job.learning_rate, 0.0, job.epochs, job.batch_size)
+    plan = FinetuneParams("rmsprop", job.learning_rate, 0.0, job.epochs, job.batch_size)
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        tune(
+        train_top(
             top,
             {"train": feed(train), "validation": feed(held_out)},
             plan,

@@ -201,7 +201,7 @@ def finetune(
         from featcache.report import plots
 
         result = run_stage(recipe, reporter, end_to_end=end_to_end, score_epochs=score_epochs)
-        curves = plots.write_curves_of_tuning(result)
+        curves = plots.write_curves_of_finetuning(result)
     if as_json:
         _print_json(result.to_json() | {"curves": str(curves)}, out)
     else:
@@ -217,16 +217,16 @@ def run(load: Load, as_json: Json = False) -> None:
         from featcache.finetuning.stage import train_and_finetune
         from featcache.report import plots
 
-        training, tuning = train_and_finetune(recipe, reporter)
-        curves = plots.write_curves_of_tuning(tuning) if tuning else None
+        training, finetuning = train_and_finetune(recipe, reporter)
+        curves = plots.write_curves_of_finetuning(finetuning) if finetuning else None
     if as_json:
-        more = {"finetune": tuning.to_json() | {"curves": str(curves)}} if tuning else {}
+        more = {"finetune": finetuning.to_json() | {"curves": str(curves)}} if finetuning else {}
         _print_json(training.to_json() | more, out)
         return
     _print_training(training, profile=False)
-    if tuning and curves:
+    if finetuning and curves:
         _print("")
-        _print_finetuning(tuning, curves)
+        _print_finetuning(finetuning, curves)
 
 
 @app.command()

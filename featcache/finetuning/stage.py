@@ -21,7 +21,9 @@ from featcache.extraction.stage import Extraction, extract
 from featcache.featurize import decode_photos
 from featcache.files import write_bytes_whole
 from featcache.finetuning.augmentation import augmentation_of
-from featcache.finetuning.loop import Top, Tuning, TuningPlan, tune
+from featcache.finetuning.checkpoints import History
+from featcache.finetuning.loop import FinetuneParams, train_top
+from featcache.finetuning.top import Top
 from featcache.heads.dense.feed import Feed, InMemory, Rows, Streamed
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.dense.training import glorot_uniform
@@ -54,7 +56,7 @@ class Finetuning:
         The layer whose output was cached.
     layers : tuple of LayerRow
         Of the whole network.
-    tuning : Tuning
+    history : History
         Measures before and after each epoch.
     extraction : Extraction
         Of the boundary's features.
@@ -71,7 +73,7 @@ class Finetuning:
     fresh_head: bool
     boundary: str
     layers: tuple[LayerRow, ...]
-    tuning: Tuning
+    history: History
     extraction: Extraction
     seconds: float
     result: HeadResult
@@ -87,9 +89,9 @@ class Finetuning:
             "head_before": self.started_from.before_,
             "head_history": self.started_from.history_,
             "boundary": self.boundary,
-            "before": self.tuning.before,
-            "history": self.tuning.history,
-            "best_epoch": self.tuning.best_epoch,
+            "before": self.history.before,
+            "history": self.history.per_epoch,
+            "best_epoch": self.history.best_epoch,
             "seconds": round(self.seconds, 3),
             "model": self.result.to_json(),
         }
@@ -152,9 +154,9 @@ def finetune(
         feeds = _feeds(features, base if end_to_end else None, score_epochs)
         key = _key(recipe, features, head, division, end_to_end)
         started = time.monotonic()
-        tuning = _tune(recipe, top, feeds, key, reporter)
+        history = _train(recipe, top, feeds, key, reporter)
         seconds = time.monotonic() - started
-        spec, tuned = BaseSpec.from_json(features.base), top.classifier(tuning.history)
+        spec, tuned = BaseSpec.from_json(features.base), top.classifier(history.per_epoch)
         model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
         result, predictions = _scored(model, features, recipe.run, seconds)
     predictions = replace(predictions, data=training.results.data)
@@ -165,7 +167,7 @@ def finetune(
         settings.fresh_head,
         division.boundary,
         division.layers,
-        tuning,
+        history,
         extraction,
         seconds,
         results[FINETUNED],
@@ -275,19 +277,20 @@ def _with_new_weights(head: DenseHead, seed: int) -> DenseHead:
     return fresh
 
 
-def _tune(recipe: Recipe, top: Top, feeds: dict[str, Feed], key: str, reporter: Reporter) -> Tuning:
+def _train(recipe: Recipe, top: Top, feeds: dict[str, Feed], key: str, reporter: Reporter) -> History:
     settings = check_finetuning(recipe)
-    return tune(
+    return train_top(
         top,
         feeds,
-        _plan(settings, recipe.seed),
+        _params(settings, recipe.seed),
         recipe.run / FINETUNE_FOLDER / f"epochs-{key}",
         lambda done: reporter.advance("fine-tuning", done, settings.epochs),
+        reporter.note,
     )
 
 
-def _plan(settings: FinetuneSettings, seed: int) -> TuningPlan:
-    return TuningPlan(
+def _params(settings: FinetuneSettings, seed: int) -> FinetuneParams:
+    return FinetuneParams(
         settings.optimizer,
         settings.learning_rate,
         settings.momentum,
@@ -319,7 +322,7 @@ def _key(
 ) -> str:
     """Return what a fine-tuning depends on, but for its length, as 16 hexadecimal digits."""
     first = next(row.name for row in division.layers if row.trainable)
-    facts = asdict(_plan(check_finetuning(recipe), recipe.seed))
+    facts = asdict(_params(check_finetuning(recipe), recipe.seed))
     facts |= {"epochs": None, "layers": first, "end_to_end": end_to_end}
     if end_to_end and recipe.augment is not None:  # stored views are in the features' fingerprint
         facts["augment"] = recipe.augment.model_dump(mode="json", exclude={"views"})

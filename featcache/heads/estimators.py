@@ -94,7 +94,7 @@ def _pipeline(classifier: Any, settings: HeadSettings) -> Any:
 
     from featcache.heads.pooling import Pool
 
-    # main components differ in scale because they differ in weight: scaling them would blow up the least
+    # principal components differ in scale because they differ in weight: scaling them would blow up the least
     scale = settings.type in WANTS_SCALE and not settings.pca if settings.scale == "auto" else settings.scale
     steps: list[tuple[str, Any]] = [("pool", Pool(settings.pooling))]
     if settings.pca:

@@ -1,8 +1,8 @@
 """A linear classifier of scikit-learn as what it is: one product and one sum, with NumPy alone.
 
 So photos are classified without the seconds that importing scikit-learn takes, and the head can become a
-dense layer of a network. Centring, scaling and main components in front of the classifier are linear, too,
-and go into its weights.
+Dense layer of a network. Centring, scaling and principal components in front of the classifier are linear
+as well and are folded into its weights.
 """
 
 from __future__ import annotations

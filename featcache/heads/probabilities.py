@@ -13,9 +13,7 @@ import numpy as np
 
 from featcache.errors import ModelError
 from featcache.heads.linear import LinearHead, linear_form
-from featcache.runtime import keras
-
-_POOLING = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
+from featcache.runtime import keras, pooling_layer
 
 
 def check_expressible(head: Any) -> None:
@@ -83,8 +81,7 @@ def _linear(head: Any) -> LinearHead:
 
 
 def _linear_values(form: LinearHead, features: Any) -> Any:
-    layers = keras().layers
-    vectors = getattr(layers, _POOLING[form.pooling])()(features) if len(features.shape) == 4 else features
+    vectors = pooling_layer(form.pooling)(features) if len(features.shape) == 4 else features
     return _dense(vectors, form.weights, form.bias, "linear")
 
 

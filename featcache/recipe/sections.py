@@ -146,8 +146,8 @@ class AugmentSettings(Section):
 class HeadSettings(BaseModel):
     """One head: ``type`` is "dense" or a scikit-learn classifier; further keys are its parameters.
 
-    ``pooling``, ``pca`` (so many main components of the pooled features) and ``scale`` come before the
-    classifier; ``calibrate`` fits its probabilities to the validation photos.
+    ``pooling``, ``pca`` (number of principal components of the pooled features) and ``scale`` come before the
+    classifier; ``calibrate`` calibrates its probabilities on the validation photos.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

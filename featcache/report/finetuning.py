@@ -35,16 +35,16 @@ def _frozen_row(rows: Sequence[LayerRow]) -> list[str]:
 
 def epochs_table(result: Finetuning) -> Table:
     """Return a row per epoch, after one with the scores before the first."""
-    tuning, history = result.tuning, result.tuning.history
+    measured, history = result.history, result.history.per_epoch
     has_test = "test_accuracy" in history
     drawn = ", reinitialized" if result.fresh_head else ""
     title = f"fine-tuning from {result.head}{drawn}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", *(["test"] if has_test else [])):
         table.add_column(name, justify="right")
-    table.add_row("before", "", "", number(tuning.before["loss"]), percent(tuning.before["accuracy"]))
-    for place in range(tuning.epochs):
-        kept = place + 1 == tuning.best_epoch
+    table.add_row("before", "", "", number(measured.before["loss"]), percent(measured.before["accuracy"]))
+    for place in range(measured.epochs):
+        kept = place + 1 == measured.best_epoch
         cells = [
             number(history["loss"][place]),
             percent(history["accuracy"][place]),
@@ -58,10 +58,10 @@ def epochs_table(result: Finetuning) -> Table:
 
 def sentence(result: Finetuning) -> str:
     """Say how fine-tuning changed the validation accuracy, and where the model is."""
-    before, after = result.tuning.before["accuracy"], result.result.validation["accuracy"]
+    before, after = result.history.before["accuracy"], result.result.validation["accuracy"]
     change = "better than" if after > before else "worse than" if after < before else "the same as"
     text = (
-        f"Fine-tuned: {percent(after)} on validation in epoch {result.tuning.best_epoch}, {change} "
+        f"Fine-tuned: {percent(after)} on validation in epoch {result.history.best_epoch}, {change} "
         f"{percent(before)} before"
     )
     if result.result.test:

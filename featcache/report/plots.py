@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from featcache.finetuning.loop import Tuning
+    from featcache.finetuning.checkpoints import History
     from featcache.finetuning.stage import Finetuning
     from featcache.training import Training
 
@@ -44,14 +44,14 @@ _CIRCLE: dict[str, Any] = {
 _GREY = "#555555"
 
 
-def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "") -> Figure:
+def learning_curves(head: Any, finetuning: History | None = None, *, title: str = "") -> Figure:
     """Plot accuracy and loss over the epochs of a head and of the fine-tuning that started from it.
 
     Parameters
     ----------
     head : DenseHead or KerasHead
         A fitted head. Epoch 0 is before training; heads without validation data do not have it.
-    tuning : Tuning, optional
+    finetuning : History, optional
         Its epochs follow those of the head; a vertical line marks the start. Its first point on validation is
         the kept head, which can be of an earlier epoch than the last.
     title : str, optional
@@ -74,10 +74,10 @@ def learning_curves(head: Any, tuning: Tuning | None = None, *, title: str = "")
     figure = Figure((6.4, 3.1 * len(measures) + 0.3), dpi=DPI, layout="constrained", facecolor="white")
     plots = figure.subplots(len(measures), sharex=True, squeeze=False).flatten()
     for axes, measure in zip(plots, measures, strict=True):
-        _draw_measure(axes, measure, head, tuning)
+        _draw_measure(axes, measure, head, finetuning)
         _tidy(axes)
-    if tuning is not None:
-        _say_where_tuning_starts(plots[0], head.n_iter_, tuning.epochs)
+    if finetuning is not None:
+        _say_where_finetuning_starts(plots[0], head.n_iter_, finetuning.epochs)
     epochs = [epoch for line in plots[0].lines for epoch in line.get_xdata()]
     plots[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     plots[-1].set_xlabel("epoch (0: before training)" if 0 in epochs else "epoch", fontsize=10)
@@ -101,14 +101,14 @@ def _measures_of(head: Any) -> list[str]:
     return [name for name in ("accuracy", "loss") if name in head.history_]
 
 
-def _draw_measure(axes: Axes, measure: str, head: Any, tuning: Tuning | None) -> None:
-    training = _training_line(measure, head, tuning)
-    validation = _validation_line(measure, head, tuning)
+def _draw_measure(axes: Axes, measure: str, head: Any, finetuning: History | None) -> None:
+    training = _training_line(measure, head, finetuning)
+    validation = _validation_line(measure, head, finetuning)
     axes.plot(*training, **_TRAINING_LINE, label="training")
     if validation[0]:
         axes.plot(*validation, **_VALIDATION_LINE, label="validation")
-    _mark_kept(axes, validation if validation[0] else training, head, tuning)
-    if tuning is not None:
+    _mark_kept(axes, validation if validation[0] else training, head, finetuning)
+    if finetuning is not None:
         axes.axvline(head.n_iter_, color=_GREY, linestyle=":", linewidth=1.2, label="_" + START, zorder=1)
     _scale(axes, measure, [*training[1], *validation[1]])
 
@@ -117,12 +117,12 @@ _Line = tuple[list[int], list[float]]
 """Epochs, and the metric after each."""
 
 
-def _training_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
-    values = [*head.history_[measure], *(tuning.history[measure] if tuning else [])]
+def _training_line(measure: str, head: Any, finetuning: History | None) -> _Line:
+    values = [*head.history_[measure], *(finetuning.per_epoch[measure] if finetuning else [])]
     return list(range(1, len(values) + 1)), values
 
 
-def _validation_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
+def _validation_line(measure: str, head: Any, finetuning: History | None) -> _Line:
     """Return the validation line.
 
     It has two points where fine-tuning starts: the last epoch of the head, and the kept head.
@@ -132,26 +132,26 @@ def _validation_line(measure: str, head: Any, tuning: Tuning | None) -> _Line:
     epochs = list(range(1, len(values) + 1))
     if before is not None:
         epochs, values = [0, *epochs], [before[measure], *values]
-    if tuning is not None:
-        epochs += range(head.n_iter_, head.n_iter_ + tuning.epochs + 1)
-        values += [tuning.before[measure], *tuning.history[f"val_{measure}"]]
+    if finetuning is not None:
+        epochs += range(head.n_iter_, head.n_iter_ + finetuning.epochs + 1)
+        values += [finetuning.before[measure], *finetuning.per_epoch[f"val_{measure}"]]
     return epochs, values
 
 
-def _mark_kept(axes: Axes, line: _Line, head: Any, tuning: Tuning | None) -> None:
-    kept = _kept_epoch(head, tuning)
+def _mark_kept(axes: Axes, line: _Line, head: Any, finetuning: History | None) -> None:
+    kept = _kept_epoch(head, finetuning)
     if kept is None:
         return
     value = dict(zip(*line, strict=True))[kept]
-    of_tuning = f" ({tuning.best_epoch} of fine-tuning)" if tuning is not None else ""
-    label = f"kept: epoch {kept}{of_tuning}"
+    of_finetuning = f" ({finetuning.best_epoch} of fine-tuning)" if finetuning is not None else ""
+    label = f"kept: epoch {kept}{of_finetuning}"
     axes.plot([kept], [value], **_CIRCLE, label=label)
 
 
-def _kept_epoch(head: Any, tuning: Tuning | None) -> int | None:
+def _kept_epoch(head: Any, finetuning: History | None) -> int | None:
     """Return the epoch whose weights were kept; None for a Keras head, where callbacks decide."""
-    if tuning is not None:
-        return int(head.n_iter_) + tuning.best_epoch
+    if finetuning is not None:
+        return int(head.n_iter_) + finetuning.best_epoch
     if not hasattr(head, "best_epoch_"):
         return None
     return int(head.best_epoch_ if head.early_stopping else head.n_iter_)
@@ -177,7 +177,7 @@ def _scale(axes: Axes, measure: str, values: Sequence[float]) -> None:
     axes.set_ylabel(measure, fontsize=10)
 
 
-def _say_where_tuning_starts(axes: Axes, epoch: int, epochs_after: int) -> None:
+def _say_where_finetuning_starts(axes: Axes, epoch: int, epochs_after: int) -> None:
     """Write it above the line, on the side with more space."""
     side = "left" if epochs_after > epoch else "right"
     place = axes.get_xaxis_transform()
@@ -208,7 +208,7 @@ def write_curves_of_heads(training: Training) -> list[Path]:
     return written
 
 
-def write_curves_of_tuning(result: Finetuning) -> Path:
+def write_curves_of_finetuning(result: Finetuning) -> Path:
     """Draw the learning curves of a fine-tuning and of the head that it started from, and return the file.
 
     Raises
@@ -217,7 +217,7 @@ def write_curves_of_tuning(result: Finetuning) -> Path:
         No room or no permission.
     """
     title = f"{result.head}, {'reinitialized, in' if result.fresh_head else 'then'} fine-tuning"
-    figure = learning_curves(result.started_from, result.tuning, title=title)
+    figure = learning_curves(result.started_from, result.history, title=title)
     return write_figure(figure, curves_file(result.extraction.run.parent, result.result.name))
 
 

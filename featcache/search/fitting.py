@@ -186,7 +186,7 @@ def _fit_together(job: Job, heads: Sequence[Any], halving: Halving) -> Sequence[
             *job.train,
             validation_data=job.validation,
             views=job.views,
-            losers=halving,
+            prune=halving,
         )
     except _FAILURES as error:
         if len(heads) < 2:

@@ -75,7 +75,7 @@ def test_it_gives_the_numbers_of_training_through_the_whole_network(place, name)
     found = []
     for whole in (False, True):
         recipe = recipe_in(place, f"{name}-{whole}", base, **{"unfreeze_from": None, **NETWORKS[name]})
-        found.append(finetune(recipe, end_to_end=whole).tuning)
+        found.append(finetune(recipe, end_to_end=whole).history)
     cached, whole = found
     assert cached.before == pytest.approx(whole.before, rel=1e-4)
     for measure in ("loss", "val_loss"):
@@ -93,15 +93,15 @@ def last_weights(run):
 
 def test_it_learns_and_starts_from_the_trained_head(done):
     assert done.head == "linear"
-    assert done.tuning.history["loss"][-1] < done.tuning.history["loss"][0]
-    assert len(done.tuning.history["test_accuracy"]) == 3
+    assert done.history.per_epoch["loss"][-1] < done.history.per_epoch["loss"][0]
+    assert len(done.history.per_epoch["test_accuracy"]) == 3
     # what the head ended with is where fine-tuning starts
-    assert done.tuning.before["loss"] == pytest.approx(done.started_from.history_["val_loss"][-1], rel=0.05)
+    assert done.history.before["loss"] == pytest.approx(done.started_from.history_["val_loss"][-1], rel=0.05)
     told = done.to_json()
     assert told["head_before"] == done.started_from.before_
     assert [len(values) for values in told["head_history"].values()] == [5] * 4
     # what the head alone scores
-    assert done.tuning.before["accuracy"] == pytest.approx(
+    assert done.history.before["accuracy"] == pytest.approx(
         json.loads((done.extraction.run.parent / "models/linear/model.json").read_text())["scores"][
             "validation"
         ]["accuracy"]
@@ -113,7 +113,7 @@ def test_it_starts_from_a_fresh_head_only_where_that_is_asked_for(done, place):
     assert (done.fresh_head, fresh.fresh_head) == (False, True)
     assert (fresh.started_from.n_iter_, fresh.started_from.before_) == (0, None)
     assert set(map(len, fresh.started_from.history_.values())) == {0}
-    assert fresh.tuning.before["loss"] != pytest.approx(done.tuning.before["loss"], rel=1e-3)
+    assert fresh.history.before["loss"] != pytest.approx(done.history.before["loss"], rel=1e-3)
     assert "reinitialized" in str(tuning_report.epochs_table(fresh).title)
 
 
@@ -126,7 +126,7 @@ def test_the_model_predicts_photos_as_it_was_scored(done, place):
     right = np.mean([label == model.classes[number] for label, number in zip(said, labels, strict=True)])
     assert right == pytest.approx(done.result.validation["accuracy"])
     assert done.result.validation["accuracy"] == pytest.approx(
-        done.tuning.history["val_accuracy"][done.tuning.best_epoch - 1]
+        done.history.per_epoch["val_accuracy"][done.history.best_epoch - 1]
     )
 
 
@@ -141,14 +141,14 @@ def test_its_predictions_and_its_history_are_kept_in_the_run(done, place):
     right = np.mean(kept.heads["finetuned"].predicted == kept.rows.labels)
     assert right == pytest.approx(done.result.validation["accuracy"])
     history = json.loads((place / "run" / "finetune" / "history.json").read_text())
-    assert history["history"] == done.tuning.history
+    assert history["history"] == done.history.per_epoch
     assert history["head_history"] == done.started_from.history_
 
 
 def test_a_head_of_the_run_is_not_trained_again_where_nothing_changed(done, place, monkeypatch):
     monkeypatch.setattr("featcache.training.stage.train_head", lambda *_: pytest.fail("it was trained again"))
     again = finetune(recipe_in(place, "run"), score_epochs=True)
-    assert again.tuning.history == done.tuning.history
+    assert again.history.per_epoch == done.history.per_epoch
     assert again.started_from.history_ == done.started_from.history_
 
 
@@ -204,7 +204,7 @@ finetune(Recipe.load(sys.argv[1]))
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_history(done, place):
     recipe = recipe_in(place, "killed", epochs=6)
-    whole = finetune(recipe_in(place, "whole", epochs=6)).tuning.history
+    whole = finetune(recipe_in(place, "whole", epochs=6)).history.per_epoch
     for kill_after in (1, 2, 3, 4, 5):
         child = subprocess.Popen(
             [
@@ -221,7 +221,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_history(done, place):
         child.send_signal(signal.SIGKILL)
         child.wait()
         assert 1 <= epochs_of(place / "killed") <= 6
-    assert finetune(recipe).tuning.history == whole
+    assert finetune(recipe).history.per_epoch == whole
 
 
 def as_raw(recipe):
@@ -234,8 +234,8 @@ def epochs_of(run):
 
 @pytest.mark.slow
 def test_more_epochs_go_on_from_those_that_are_there(place):
-    short = finetune(recipe_in(place, "longer", epochs=1)).tuning
-    longer = finetune(recipe_in(place, "longer", epochs=2)).tuning
+    short = finetune(recipe_in(place, "longer", epochs=1)).history
+    longer = finetune(recipe_in(place, "longer", epochs=2)).history
     assert longer.history["loss"][0] == short.history["loss"][0]
     assert longer.epochs == 2
 
@@ -256,7 +256,7 @@ def in_views(place):
 
 
 def test_it_learns_from_views_and_is_measured_on_photos(in_views):
-    history = in_views.tuning.history
+    history = in_views.history.per_epoch
     assert history["loss"][-1] < history["loss"][0]
     with in_views.extraction.open() as features:
         assert (features["train"].views, features["validation"].views) == (3, 1)
@@ -272,24 +272,24 @@ def test_ended_after_an_epoch_it_draws_the_same_views_also_from_disk(in_views, p
     continued = finetune(augmented_in(place, "continued"))
     assert streamed
     assert continued.extraction.computed == 0
-    assert continued.tuning.history["loss"] == pytest.approx(in_views.tuning.history["loss"], rel=1e-4)
+    assert continued.history.per_epoch["loss"] == pytest.approx(in_views.history.per_epoch["loss"], rel=1e-4)
 
 
 @pytest.mark.slow
 def test_through_the_whole_network_photos_are_augmented_anew(place):
     augment = AUGMENT | {"crop": (0.7, 1.0), "brightness": 0.2, "contrast": 0.2}
     whole = finetune(augmented_in(place, "anew", augment, epochs=2), end_to_end=True)
-    history = whole.tuning.history
+    history = whole.history.per_epoch
     assert history["loss"][-1] < history["loss"][0]
     with whole.extraction.open() as features:
         assert features["train"].views == 1, "no view is stored below the boundary"
     # ended after an epoch it goes on with the random numbers that come next
     finetune(augmented_in(place, "anew-continued", augment, epochs=1), end_to_end=True)
     continued = finetune(augmented_in(place, "anew-continued", augment, epochs=2), end_to_end=True)
-    assert continued.tuning.history == history
+    assert continued.history.per_epoch == history
     # and does not go on with another augmentation's
     other = finetune(augmented_in(place, "anew", epochs=1), end_to_end=True)
-    assert other.tuning.history["loss"] != history["loss"][:1]
+    assert other.history.per_epoch["loss"] != history["loss"][:1]
 
 
 @pytest.mark.parametrize(

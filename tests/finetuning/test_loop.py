@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from featcache.finetuning.loop import Top, TuningPlan, tune
+from featcache.finetuning.loop import FinetuneParams, train_top
+from featcache.finetuning.top import Top
 from featcache.heads.dense.feed import InMemory, Rows
 from featcache.heads.dense.head import DenseHead
 from featcache.runtime import keras
@@ -29,12 +30,12 @@ def small_top(precision="f32", classes=2):
 def tuned(folder, top):
     feed = InMemory(Rows.of(X.reshape(len(X), -1), Y))
     feeds = {"train": feed, "validation": feed}
-    return tune(top, feeds, TuningPlan("adam", 1e-3, epochs=4, batch_size=16), folder)
+    return train_top(top, feeds, FinetuneParams("adam", 1e-3, epochs=4, batch_size=16), folder)
 
 
 def test_bf16_products_learn_what_f32_ones_learn_and_leave_f32_weights(tmp_path):
     tops = {precision: small_top(precision) for precision in ("f32", "bf16")}
-    losses = {name: tuned(tmp_path / name, top).history["loss"] for name, top in tops.items()}
+    losses = {name: tuned(tmp_path / name, top).per_epoch["loss"] for name, top in tops.items()}
     assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.05)
     assert losses["bf16"] != pytest.approx(losses["f32"], rel=1e-6)
     heads = {name: top.classifier({"loss": losses[name]}) for name, top in tops.items()}
@@ -45,7 +46,7 @@ def test_bf16_products_learn_what_f32_ones_learn_and_leave_f32_weights(tmp_path)
 def test_a_bf16_model_is_the_one_that_was_trained(tmp_path):
     top = small_top("bf16")
     before = top.classifier({"loss": []}).predict_proba(X)
-    history = tuned(tmp_path, top).history
+    history = tuned(tmp_path, top).per_epoch
     after = top.classifier(history)
     assert np.abs(after.predict_proba(X) - before).max() > 0.01
     assert np.mean(after.predict(X) == Y) == pytest.approx(max(history["val_accuracy"]), abs=0.05)

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from featcache.errors import DataError, StoreError
-from featcache.finetuning.loop import Tuning
+from featcache.finetuning.checkpoints import History
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.keras_head import KerasHead
 from featcache.report.plots import check_name, learning_curves, write_figure
@@ -19,7 +19,7 @@ HISTORY = {
     "val_loss": [0.6, 0.4, 0.5, 0.6],
     "val_accuracy": [0.62, 0.81, 0.78, 0.75],
 }
-TUNING = Tuning(
+FINETUNING = History(
     {"loss": 0.4, "accuracy": 0.81},
     {"loss": [0.2, 0.1], "accuracy": [0.95, 1.0], "val_loss": [0.3, 0.35], "val_accuracy": [0.9, 0.9]},
 )
@@ -64,16 +64,16 @@ def test_with_early_stopping_the_best_epoch_was_kept():
 
 
 def test_fine_tuning_goes_on_where_the_head_ended_and_a_line_says_so():
-    figure = learning_curves(head(early_stopping=True), TUNING)
+    figure = learning_curves(head(early_stopping=True), FINETUNING)
     for measure in ("accuracy", "loss"):
         drawn = lines(figure, measure)
-        assert drawn["training"] == ([1, 2, 3, 4, 5, 6], HISTORY[measure] + TUNING.history[measure])
+        assert drawn["training"] == ([1, 2, 3, 4, 5, 6], HISTORY[measure] + FINETUNING.history[measure])
         epochs, values = drawn["validation"]
         assert epochs == [0, 1, 2, 3, 4, 4, 5, 6]  # at 4 the last epoch, and the kept one
         assert values[4:6] == [HISTORY[f"val_{measure}"][3], HISTORY[f"val_{measure}"][1]]
-        assert values[6:] == TUNING.history[f"val_{measure}"]
+        assert values[6:] == FINETUNING.history[f"val_{measure}"]
         assert drawn["_start of fine-tuning"][0] == [4, 4]
-        assert drawn["kept"] == ([5], TUNING.history[f"val_{measure}"][:1])
+        assert drawn["kept"] == ([5], FINETUNING.history[f"val_{measure}"][:1])
     assert [text.get_text() for text in figure.axes[0].texts] == ["start of fine-tuning"]
     assert figure.axes[0].texts[0].get_position()[0] == 4
     assert legend(figure)[-1] == "kept: epoch 5 (1 of fine-tuning)"
@@ -82,12 +82,12 @@ def test_fine_tuning_goes_on_where_the_head_ended_and_a_line_says_so():
 def test_a_fresh_head_begins_with_fine_tuning():
     fresh = head(before=None, history={name: [] for name in HISTORY})
     fresh.n_iter_ = fresh.best_epoch_ = 0
-    figure = learning_curves(fresh, TUNING)
+    figure = learning_curves(fresh, FINETUNING)
     for measure in ("accuracy", "loss"):
         drawn = lines(figure, measure)
-        assert drawn["training"] == ([1, 2], TUNING.history[measure])
+        assert drawn["training"] == ([1, 2], FINETUNING.history[measure])
         assert drawn["validation"][0] == [0, 1, 2]
-        assert drawn["validation"][1] == [TUNING.before[measure], *TUNING.history[f"val_{measure}"]]
+        assert drawn["validation"][1] == [FINETUNING.before[measure], *FINETUNING.history[f"val_{measure}"]]
         assert drawn["_start of fine-tuning"][0] == [0, 0]
     assert "0: before training" in figure.axes[1].get_xlabel()
 
@@ -129,7 +129,7 @@ def test_a_loss_that_dwarfs_the_others_leaves_them_to_be_seen():
 
 
 def test_pictures_are_whole_png_files(tmp_path):
-    path = write_figure(learning_curves(head(), TUNING), tmp_path / "made" / "curves.png")
+    path = write_figure(learning_curves(head(), FINETUNING), tmp_path / "made" / "curves.png")
     with Image.open(path) as picture:
         picture.load()
         assert picture.format == "PNG"

@@ -197,7 +197,7 @@ def test_a_deeper_tree_is_less_simple(rows):
     assert sizes[0] < sizes[-1]
 
 
-def test_main_components_are_found_once_for_all_heads_that_ask(job, tmp_path):
+def test_principal_components_are_found_once_for_all_heads_that_ask(job, tmp_path):
     heads = [{"type": "LogisticRegression", "pca": 3, "C": 10.0**power} for power in range(-1, 2)]
     kept = list(run_trials(replace(job, scratch=str(tmp_path)), requests(*heads)))
     assert len(list(tmp_path.rglob("output.pkl"))) == 2  # what Pool gave, and what PCA gave

@@ -265,7 +265,7 @@ def test_calibration_does_not_go_with_folds(train_on):
         train_on({**LOGISTIC, "calibrate": "temperature"}, folds=3)
 
 
-def test_main_components_go_before_any_head(train_on):
+def test_principal_components_go_before_any_head(train_on):
     result = train_on({**LOGISTIC, "pca": 4}, {**LINEAR, "pca": 4})
     for head in result.heads:
         assert Model.load(head.model).predict_features(np.zeros((1, 1280), np.float32))[0].label

@@ -97,7 +97,7 @@ class InMemory:
         return self._rows if self.views == 1 else Rows(*(column[:: self.views] for column in self._rows))
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Labelled features on disk, such as a split of a feature file.
 
     One whose photos have several views also has their number, ``views``, and ``read_views(start, stop)``,
@@ -122,18 +122,18 @@ class Source(Protocol):
         """Read the features of rows `start` to `stop`, excluded."""
 
 
-def is_source(X: Any) -> bool:
-    """Say whether `X` is a `Source` and no array."""
+def is_feature_source(X: Any) -> bool:
+    """Say whether `X` is a `FeatureSource` and no array."""
     return hasattr(X, "read") and hasattr(X, "labels")
 
 
-def views_of(X: Any) -> int:
-    """Return in how many views the photos of a `Source` are there."""
+def view_count(X: Any) -> int:
+    """Return in how many views the photos of a `FeatureSource` are there."""
     return int(getattr(X, "views", 1))
 
 
 def read_checked(
-    source: Source, start: int, stop: int, views: NDArray[np.int64] | None = None
+    source: FeatureSource, start: int, stop: int, views: NDArray[np.int64] | None = None
 ) -> NDArray[Any]:
     """Read features, of photos in the given views, and refuse those that are no numbers.
 
@@ -142,7 +142,7 @@ def read_checked(
     ValueError
         They hold NaN or infinity.
     """
-    if views is None or views_of(source) == 1:
+    if views is None or view_count(source) == 1:
         features = source.read(start, stop)
     else:
         features = source.read_views(start, stop)[np.arange(stop - start), views]  # type: ignore[attr-defined]
@@ -160,7 +160,7 @@ class Streamed:
 
     Parameters
     ----------
-    source : Source
+    source : FeatureSource
     labels : array of shape (n,)
         Positions of the class.
     pooling : {"flatten", "avg", "max"}
@@ -169,11 +169,11 @@ class Streamed:
         next one, and blocks on their way.
     """
 
-    def __init__(self, source: Source, labels: NDArray[Any], pooling: str, max_memory: int) -> None:
+    def __init__(self, source: FeatureSource, labels: NDArray[Any], pooling: str, max_memory: int) -> None:
         self._source, self._pooling = source, pooling
         self._labels = labels.astype(np.int32)
         sample = self._read(0, 1)
-        self._photos, self.views = len(source), views_of(source)
+        self._photos, self.views = len(source), view_count(source)
         self.width, self.dtype = sample.shape[1], sample.dtype
         on_disk = self.views * int(np.prod(source.shape[1:])) * source.dtype.itemsize
         self._block = max(1, _BLOCK_BYTES // on_disk)

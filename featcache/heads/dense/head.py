@@ -16,13 +16,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from featcache.errors import TrainingError
-from featcache.heads.dense.feed import is_source, read_checked
+from featcache.heads.dense.feed import is_feature_source, read_checked
 from featcache.heads.dense.program import has_dropout_before
 from featcache.heads.dense.stack import MAX_MEMORY, fit_folds, fit_together
-from featcache.heads.dense.training import Plan, Trained
+from featcache.heads.dense.training import Trained, TrainingParams
 from featcache.heads.pooling import check_spatial, is_spatial
 from featcache.heads.vectors import vectors_of
-from featcache.runtime import keras
+from featcache.runtime import keras, pooling_layer
 
 BLOCK_ROWS = 2048
 """Rows that are predicted at once: bounds the float32 copy of float16 features."""
@@ -57,7 +57,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     pooling : {"flatten", "avg", "max"}, default "flatten"
         How (n, h, w, c) features become vectors; (n, c) features are taken as they are.
     pca : int, optional
-        Train on that many main components of the pooled features, found on the training rows. The fitted
+        Train on that many principal components of the pooled features, found on the training rows. The fitted
         head takes features as ever: the projection becomes part of its first layer.
     optimizer : {"adam", "rmsprop", "sgd"}, default "adam"
         With Keras's arithmetic and constants.
@@ -262,8 +262,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _keras_layers(self, module: Any) -> list[Any]:
         layers: list[Any] = []
         if len(self.features_shape_) > 1:
-            kind = {"flatten": "Flatten", "avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}
-            layers.append(getattr(module.layers, kind[self.pooling])(name="pooling"))
+            layers.append(pooling_layer(self.pooling, "pooling"))
         last = "sigmoid" if self._binary else "softmax"
         for depth, kernel in enumerate(self.coefs_):
             # with a pca what was dropped were components, which the model has no more
@@ -298,11 +297,13 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _binary(self) -> bool:
         return len(self.classes_) == 2
 
-    def _plan(self, binary: bool, class_weights: tuple[float, ...] | None, held_out: int) -> Plan:
-        own = {field.name for field in fields(Plan)} & set(self.get_params())
+    def _training_params(
+        self, binary: bool, class_weights: tuple[float, ...] | None, held_out: int
+    ) -> TrainingParams:
+        own = {field.name for field in fields(TrainingParams)} & set(self.get_params())
         values = {name: getattr(self, name) for name in own}
         patience = self.patience if self.early_stopping else None
-        return Plan(
+        return TrainingParams(
             **values | {"patience": patience}, binary=binary, class_weights=class_weights, held_out=held_out
         )
 
@@ -317,7 +318,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _take(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """Check training data, learn their shape and return features and labels."""
-        if is_source(X):
+        if is_feature_source(X):
             y = X.labels if y is None else np.asarray(y)
             self.n_features_in_ = int(np.prod(X.shape[1:]))
         elif is_spatial(X):
@@ -331,7 +332,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check(self, X: Any) -> Any:
         """Return `X` as finite numbers of the shape of `fit`; a split's are checked when they are read."""
-        if is_source(X):
+        if is_feature_source(X):
             checked = X
         else:
             checked = (
@@ -362,7 +363,7 @@ def _is_size(value: Any) -> bool:
 
 def _blocks(features: Any) -> Iterator[NDArray[Any]]:
     for first in range(0, len(features), BLOCK_ROWS):
-        if is_source(features):
+        if is_feature_source(features):
             yield read_checked(features, first, min(first + BLOCK_ROWS, len(features)))
         else:
             yield features[first : first + BLOCK_ROWS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +14,60 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, compute_class_weight
 
 from featcache.errors import TrainingError
-from featcache.heads.dense.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_source, views_of
-from featcache.heads.dense.training import Losers, Measures, Trained, glorot_uniform, train
+from featcache.heads.dense.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_feature_source, view_count
+from featcache.heads.dense.training import (
+    Measures,
+    Prune,
+    Trained,
+    TrainingParams,
+    glorot_uniform,
+    train,
+)
 from featcache.heads.vectors import vectors_of
-
-if TYPE_CHECKING:
-    from featcache.heads.dense.head import DenseHead
 
 MAX_MEMORY = 1 << 30
 """Bytes that features on disk may take in memory at once, unless the caller says otherwise."""
 
 
+class StackableHead(Protocol):
+    """What a stack needs of a head, which `featcache.heads.dense.head.DenseHead` has."""
+
+    activation: str
+    pooling: str
+    pca: int | None
+    optimizer: str
+    momentum: float
+    epochs: int
+    batch_size: int
+    class_weight: str | dict[Any, float] | None
+    early_stopping: bool
+    validation_fraction: float
+    random_state: int | np.random.RandomState | None
+
+    @property
+    def _hidden(self) -> tuple[int, ...]: ...
+
+    def _validate_params(self) -> None: ...
+
+    def _take(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]: ...
+
+    def _check(self, X: Any) -> Any: ...
+
+    def _training_params(
+        self, binary: bool, class_weights: tuple[float, ...] | None, held_out: int
+    ) -> TrainingParams: ...
+
+    def _keep(self, trained: Trained, facts: dict[str, Any]) -> None: ...
+
+
 def fit_together(
-    heads: Sequence[DenseHead],
+    heads: Sequence[StackableHead],
     X: Any,
     y: Any = None,
     validation_data: Any = None,
     *,
     views: int = 1,
-    losers: Losers | None = None,
+    prune: Prune | None = None,
     max_memory: int = MAX_MEMORY,
 ) -> list[TrainingError | None]:
     """Fit dense heads in place, many at a time.
@@ -46,8 +81,8 @@ def fit_together(
     heads : sequence of DenseHead
     X, y, validation_data, views
         As `DenseHead.fit` takes them.
-    losers : callable, optional
-        Called as ``losers(epoch, measures)`` after every epoch of a stack: the epoch's number, from 1, and
+    prune : callable, optional
+        Called as ``prune(epoch, measures)`` after every epoch of a stack: the epoch's number, from 1, and
         by place in `heads` the measures (``loss``, ``accuracy``, with validation data ``val_loss`` and
         ``val_accuracy``) of the heads still in training. The places it returns are stopped: those
         heads keep the weights and the history they have.
@@ -67,12 +102,12 @@ def fit_together(
     for head in heads:
         head._validate_params()
     data = _Data.checked(heads[0], X, y, validation_data, views=views, max_memory=max_memory)
-    return _fit([_Member(head) for head in heads], data, losers)
+    return _fit([_Member(head) for head in heads], data, prune)
 
 
 def fit_folds(
-    heads: Sequence[DenseHead], X: Any, y: Any, folds: NDArray[np.integer[Any]], views: int = 1
-) -> list[list[DenseHead | TrainingError]]:
+    heads: Sequence[StackableHead], X: Any, y: Any, folds: NDArray[np.integer[Any]], views: int = 1
+) -> list[list[Any]]:
     """Fit each head once per fold, on the rows outside of it; all of them are members of stacks.
 
     Parameters
@@ -104,24 +139,24 @@ def fit_folds(
 class _Member(NamedTuple):
     """A head of a stack, and the fold that it does not train on."""
 
-    head: DenseHead
+    head: StackableHead
     held_out: int = NO_FOLD
 
 
-def _fit(members: Sequence[_Member], data: _Data, losers: Losers | None = None) -> list[TrainingError | None]:
+def _fit(members: Sequence[_Member], data: _Data, prune: Prune | None = None) -> list[TrainingError | None]:
     errors: list[TrainingError | None] = [None] * len(members)
     stacks: dict[Any, list[int]] = defaultdict(list)
     for place, (head, _) in enumerate(members):
         stacks[_stack_of(head, data)].append(place)
     for places in stacks.values():
-        results = _fit_stack([members[place] for place in places], data, _renumbered(losers, places))
+        results = _fit_stack([members[place] for place in places], data, _renumbered(prune, places))
         for place, result in zip(places, results, strict=True):
             if isinstance(result, TrainingError):
                 errors[place] = result
     return errors
 
 
-def _stack_of(head: DenseHead, data: _Data) -> tuple[Any, ...]:
+def _stack_of(head: StackableHead, data: _Data) -> tuple[Any, ...]:
     """Return what heads of one stack have in common, as something that can be compared."""
     state = head.random_state
     seed = ("seed", int(state)) if isinstance(state, int | np.integer) else ("alone", id(head))
@@ -140,21 +175,21 @@ def _stack_of(head: DenseHead, data: _Data) -> tuple[Any, ...]:
     )
 
 
-def _renumbered(losers: Losers | None, places: Sequence[int]) -> Losers | None:
-    """Let `losers` speak of places in the whole sequence, and the training of places in the stack."""
-    if losers is None:
+def _renumbered(prune: Prune | None, places: Sequence[int]) -> Prune | None:
+    """Let `prune` speak of places in the whole sequence, and the training of places in the stack."""
+    if prune is None:
         return None
     numbers = {place: number for number, place in enumerate(places)}
 
     def renumbered(epoch: int, measures: Mapping[int, Measures]) -> Collection[int]:
-        found = losers(epoch, {places[number]: measured for number, measured in measures.items()})
+        found = prune(epoch, {places[number]: measured for number, measured in measures.items()})
         return [numbers[place] for place in found]
 
     return renumbered
 
 
 def _fit_stack(
-    members: Sequence[_Member], data: _Data, losers: Losers | None
+    members: Sequence[_Member], data: _Data, prune: Prune | None
 ) -> Sequence[Trained | TrainingError]:
     first = members[0].head
     random = check_random_state(first.random_state)
@@ -166,8 +201,11 @@ def _fit_stack(
         return [error] * len(members)
     rng = np.random.default_rng(random.randint(np.iinfo(np.int32).max))
     start = glorot_uniform(rng, [feeds.train.width, *first._hidden, data.outputs])
-    plans = [head._plan(data.outputs == 1, data.class_weights(head, fold), fold) for head, fold in members]
-    results = train(start, feeds.train, feeds.validation, plans, rng, losers)
+    params = [
+        head._training_params(data.outputs == 1, data.class_weights(head, fold), fold)
+        for head, fold in members
+    ]
+    results = train(start, feeds.train, feeds.validation, params, rng, prune)
     for (head, _), result in zip(members, results, strict=True):
         if isinstance(result, Trained):
             head._keep(_on_features(result, feeds.projection), {**data.facts, "classes_": data.classes})
@@ -175,7 +213,7 @@ def _fit_stack(
 
 
 class _Projection(NamedTuple):
-    """Main components of features: mean (d,) and components (p, d), float32."""
+    """Principal components of features: mean (d,) and components (p, d), float32."""
 
     mean: NDArray[np.float32]
     components: NDArray[np.float32]
@@ -209,11 +247,11 @@ class _Data:
 
     Attributes
     ----------
-    features : array or Source
+    features : array or FeatureSource
     labels : array of shape (n,)
         Positions in `classes`.
     folds : array of shape (n,) or None
-    validation : (array or Source, array) or None
+    validation : (array or FeatureSource, array) or None
         Features and positions of the class.
     classes : array of shape (k,)
     facts : dict
@@ -236,7 +274,7 @@ class _Data:
     @classmethod
     def checked(
         cls,
-        head: DenseHead,
+        head: StackableHead,
         X: Any,
         y: Any,
         validation_data: Any = None,
@@ -247,7 +285,7 @@ class _Data:
     ) -> _Data:
         """Check the data as `DenseHead.fit` takes them; errors name `head`."""
         features, y = head._take(X, y)
-        views = views_of(features) if is_source(features) else _checked_views(views, y)
+        views = view_count(features) if is_feature_source(features) else _checked_views(views, y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             (only,) = classes.tolist()
@@ -261,7 +299,7 @@ class _Data:
         """Outputs of a head: 1 for two classes, else one for each."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
-    def class_weights(self, head: DenseHead, held_out: int) -> tuple[float, ...] | None:
+    def class_weights(self, head: StackableHead, held_out: int) -> tuple[float, ...] | None:
         """Return the weights by class that `head` asks for."""
         if head.class_weight is None:
             return None
@@ -269,13 +307,13 @@ class _Data:
         weights = compute_class_weight(head.class_weight, classes=self.classes, y=self.classes[labels])
         return tuple(weights.tolist())
 
-    def holds_out_for(self, head: DenseHead) -> bool:
+    def holds_out_for(self, head: StackableHead) -> bool:
         """Say whether `head` wants validation rows and there are none."""
         return bool(head.early_stopping) and self.validation is None and self.folds is None
 
     def with_held_out(self, share: float, random: np.random.RandomState) -> _Data:
         """Return the data with a share of the photos, drawn per class, for validation."""
-        if is_source(self.features):
+        if is_feature_source(self.features):
             raise ValueError("early_stopping on a split of a feature file needs validation_data")
         plain = np.arange(0, len(self.labels), self.views)
         photos, held_out = train_test_split(
@@ -293,13 +331,13 @@ class _Data:
     def feeds(self, pooling: str, pca: int | None) -> _Feeds:
         """Return what heads train and are measured on."""
         if (pooling, pca) not in self._feeds:
-            make = self._streamed if is_source(self.features) else self._in_memory
+            make = self._streamed if is_feature_source(self.features) else self._in_memory
             self._feeds[pooling, pca] = make(pooling, pca)
         return self._feeds[pooling, pca]
 
     def _in_memory(self, pooling: str, pca: int | None) -> _Feeds:
         vectors = vectors_of(self.features, pooling)
-        projection = None if pca is None else _main_components(vectors, pca)
+        projection = None if pca is None else _principal_components(vectors, pca)
         feed = InMemory(Rows.of(_projected(vectors, projection), self.labels, self.folds), self.views)
         return _Feeds(feed, self._validation_feed(pooling, projection), projection)
 
@@ -313,7 +351,7 @@ class _Data:
         if self.validation is None:
             return None
         features, labels = self.validation
-        if is_source(features):
+        if is_feature_source(features):
             return Streamed(features, labels, pooling, self.max_memory)
         return InMemory(Rows.of(_projected(vectors_of(features, pooling), projection), labels))
 
@@ -341,9 +379,9 @@ _FACTS = ("features_shape_", "n_features_in_", "feature_names_in_")
 
 
 def _checked_validation(
-    head: DenseHead, validation_data: Any, classes: NDArray[Any]
+    head: StackableHead, validation_data: Any, classes: NDArray[Any]
 ) -> tuple[Any, NDArray[np.int32]]:
-    X, y = (validation_data, None) if is_source(validation_data) else validation_data
+    X, y = (validation_data, None) if is_feature_source(validation_data) else validation_data
     X = head._check(X)
     y = np.asarray(X.labels if y is None else y)
     unknown = np.setdiff1d(y, classes)
@@ -354,8 +392,8 @@ def _checked_validation(
     return X, np.searchsorted(classes, y).astype(np.int32)
 
 
-def _main_components(vectors: NDArray[Any], count: int) -> _Projection:
-    """Find the main components of vectors (n, d).
+def _principal_components(vectors: NDArray[Any], count: int) -> _Projection:
+    """Find the principal components of vectors (n, d).
 
     Raises
     ------

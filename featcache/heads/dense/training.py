@@ -26,12 +26,12 @@ Weights = list[NDArray[np.float32]]
 """Kernel and bias of every layer in turn: (d, u1), (u1,), (u1, u2), (u2,), …"""
 
 Measures = Mapping[str, float]
-Losers = Callable[[int, Mapping[int, Measures]], Collection[int]]
+Prune = Callable[[int, Mapping[int, Measures]], Collection[int]]
 """Is told, after an epoch, its number and the measures of the heads still in training; says which to stop."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingParams:
     """How to train one head.
 
     The first group of settings is shared by a stack. `patience` is None for training to the end and keeping
@@ -83,9 +83,9 @@ def train(
     start: Weights,
     feed: Feed,
     validation: Feed | None,
-    plans: Sequence[Plan],
+    params: Sequence[TrainingParams],
     rng: np.random.Generator,
-    losers: Losers | None = None,
+    prune: Prune | None = None,
 ) -> list[Trained | TrainingError]:
     """Train heads from the weights `start`; the last batch of an epoch holds what is left over.
 
@@ -96,11 +96,11 @@ def train(
     feed, validation : Feed
         Validation rows are measured after every epoch; with a `patience` they end a head's training.
         Heads that hold a fold out are measured on that.
-    plans : sequence of Plan
+    params : sequence of TrainingParams
         One per head; the settings that a stack shares are equal.
     rng : numpy.random.Generator
         Gives the seeds of dropout, then in every epoch the photos' views and the order of the rows.
-    losers : callable, optional
+    prune : callable, optional
         Stops heads early; they keep what they have.
 
     Returns
@@ -113,29 +113,29 @@ def train(
         measured on the same rows as ``val_loss``, and None without them.
     """
     tf = tensorflow()
-    program = program_of(plans, len(start) // 2, feed.dtype)
+    program = program_of(params, len(start) // 2, feed.dtype)
     held_out = feed if program.has_folds else validation
     seeds = tf.constant(rng.integers(0, 2**31, size=program.layers, dtype=np.int32))
-    stack = _Stack(tf, program, plans, start)
-    watch = _Watch(plans, "val_loss" if held_out else "loss")
+    stack = _Stack(tf, program, params, start)
+    watch = _Watch(params, "val_loss" if held_out else "loss")
     to_train = _Tensors(tf)
     # with several views it is other rows that are measured: the plain photos
     to_measure = to_train if held_out is feed and feed.views == 1 else _Tensors(tf)
     if held_out:
         watch.note_before(stack.measure(held_out, to_measure, _Sums()).means())
     step = 0
-    for epoch in range(1, plans[0].epochs + 1):
+    for epoch in range(1, params[0].epochs + 1):
         measured = _Sums()
-        for rows, order in feed.shuffled(rng, plans[0].batch_size):
+        for rows, order in feed.shuffled(rng, params[0].batch_size):
             for block in stack.blocks:
                 measured.add("", block, block.run_epoch(to_train(rows), order, step, seeds))
-            step += -(-len(order) // plans[0].batch_size)
+            step += -(-len(order) // params[0].batch_size)
         if held_out:
             stack.measure(held_out, to_measure, measured, "val_")
         by_head = measured.means()
         watch.note(epoch, by_head, stack)
-        if losers is not None and watch.training:
-            watch.stop(losers(epoch, {head: by_head[head] for head in watch.training}), stack)
+        if prune is not None and watch.training:
+            watch.stop(prune(epoch, {head: by_head[head] for head in watch.training}), stack)
         if not watch.training:
             break
         stack.keep(watch.training)
@@ -143,18 +143,18 @@ def train(
     return watch.results
 
 
-def program_of(plans: Sequence[Plan], layers: int, dtype: np.dtype[Any]) -> Program:
-    """Return the program that carries out `plans` with so many layers."""
-    first = plans[0]
+def program_of(params: Sequence[TrainingParams], layers: int, dtype: np.dtype[Any]) -> Program:
+    """Return the program that carries out `params` with so many layers."""
+    first = params[0]
     return Program(
         layers=layers,
         activation=first.activation,
         binary=first.binary,
         optimizer=first.optimizer,
         has_momentum=first.momentum > 0,
-        has_dropout=any(plan.dropout > 0 for plan in plans),
-        has_l2=any(plan.l2 > 0 for plan in plans),
-        has_class_weights=any(plan.class_weights is not None for plan in plans),
+        has_dropout=any(one.dropout > 0 for one in params),
+        has_l2=any(one.l2 > 0 for one in params),
+        has_class_weights=any(one.class_weights is not None for one in params),
         has_folds=first.held_out != NO_FOLD,
         features=dtype.name,
     )
@@ -174,19 +174,19 @@ _HeadState = list[list[NDArray[np.float32]]]
 class _Stack:
     """The heads in blocks small enough for the processor's cache."""
 
-    def __init__(self, tf: Any, program: Program, plans: Sequence[Plan], start: Weights) -> None:
-        self._tf, self._program, self._plans = tf, program, plans
+    def __init__(self, tf: Any, program: Program, params: Sequence[TrainingParams], start: Weights) -> None:
+        self._tf, self._program, self._params = tf, program, params
         self._size = max(1, BLOCK_BYTES // (4 * (1 + program.slots) * sum(w.size for w in start)))
-        heads = list(range(len(plans)))
+        heads = list(range(len(params)))
         if program.drops_features:  # neighbours of the same rate share their dropped features
-            heads.sort(key=lambda head: plans[head].dropout)
+            heads.sort(key=lambda head: params[head].dropout)
         self.blocks = [
-            _Block(tf, program, plans, {head: self._first_state(start, head) for head in part})
+            _Block(tf, program, params, {head: self._first_state(start, head) for head in part})
             for part in _parts(heads, self._size)
         ]
 
     def _first_state(self, start: Weights, head: int) -> _HeadState:
-        rate = np.float32(self._plans[head].learning_rate)
+        rate = np.float32(self._params[head].learning_rate)
         return [[w / rate, *(np.zeros_like(w) for _ in range(self._program.slots))] for w in start]
 
     def measure(self, feed: Feed, tensors: _Tensors, sums: _Sums, prefix: str = "") -> _Sums:
@@ -202,7 +202,7 @@ class _Stack:
         for block in self.blocks:
             wanted = [head for head in block.heads if head in heads]
             for head, state in block.states(wanted, values_only=True).items():
-                rate = np.float32(self._plans[head].learning_rate)
+                rate = np.float32(self._params[head].learning_rate)
                 found[head] = [tensor[0] * rate for tensor in state]
         return found
 
@@ -216,7 +216,7 @@ class _Stack:
         for block in self.blocks:
             states |= block.states([head for head in block.heads if head in heads])
         self.blocks = [
-            _Block(self._tf, self._program, self._plans, {head: states[head] for head in part})
+            _Block(self._tf, self._program, self._params, {head: states[head] for head in part})
             for part in _parts(list(states), self._size)
         ]
 
@@ -238,10 +238,10 @@ class _Block:
     """
 
     def __init__(
-        self, tf: Any, program: Program, plans: Sequence[Plan], states: Mapping[int, _HeadState]
+        self, tf: Any, program: Program, params: Sequence[TrainingParams], states: Mapping[int, _HeadState]
     ) -> None:
         self.heads = list(states)
-        groups = _groups(self.heads, plans) if program.drops_features else [self.heads]
+        groups = _groups(self.heads, params) if program.drops_features else [self.heads]
         self._order = [head for group in groups for head in group]
         self._drops_features = program.drops_features
         self._run_epoch, self._evaluate = compiled(program)
@@ -253,8 +253,8 @@ class _Block:
         self._variables = [[variable(tensor, part) for part in parts] for tensor in range(2 * program.layers)]
         self._weights = [value.handle for value, *_ in self._variables]
         self._slots = [[slot.handle for slot in slots] for _, *slots in self._variables]
-        self._numbers = _numbers(tf, [plans[head] for head in self._order])
-        self._batch_size = tf.constant(plans[0].batch_size)
+        self._numbers = _numbers(tf, [params[head] for head in self._order])
+        self._batch_size = tf.constant(params[0].batch_size)
         self._constant = tf.constant
 
     def run_epoch(
@@ -302,14 +302,14 @@ class _Block:
         return np.array(packed[group, :, member * width : (member + 1) * width])
 
 
-def _groups(heads: Sequence[int], plans: Sequence[Plan]) -> list[list[int]]:
+def _groups(heads: Sequence[int], params: Sequence[TrainingParams]) -> list[list[int]]:
     """Put heads of the same dropout into groups of one size; a group too small repeats its last head.
 
     A group costs a copy of the features with some dropped, a place in it about the same: the product.
     """
     by_rate: dict[float, list[int]] = defaultdict(list)
     for head in heads:
-        by_rate[plans[head].dropout].append(head)
+        by_rate[params[head].dropout].append(head)
     largest = max(map(len, by_rate.values()))
 
     def cost(size: int) -> int:
@@ -320,15 +320,15 @@ def _groups(heads: Sequence[int], plans: Sequence[Plan]) -> list[list[int]]:
     return [group + group[-1:] * (size - len(group)) for group in groups]
 
 
-def _numbers(tf: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+def _numbers(tf: Any, params: Sequence[TrainingParams]) -> dict[str, Any]:
     own = ("learning_rate", "dropout", "l2", "label_smoothing")
-    numbers = {name: tf.constant([getattr(plan, name) for plan in plans], tf.float32) for name in own}
-    classes = max(len(plan.class_weights or ()) for plan in plans)
-    weights = [plan.class_weights or (1.0,) * classes for plan in plans]
+    numbers = {name: tf.constant([getattr(one, name) for one in params], tf.float32) for name in own}
+    classes = max(len(one.class_weights or ()) for one in params)
+    weights = [one.class_weights or (1.0,) * classes for one in params]
     return numbers | {
-        "momentum": tf.constant(plans[0].momentum, tf.float32),
-        "class_weights": tf.reshape(tf.constant(weights, tf.float32), [len(plans), classes]),
-        "held_out": tf.constant([plan.held_out for plan in plans], tf.int32),
+        "momentum": tf.constant(params[0].momentum, tf.float32),
+        "class_weights": tf.reshape(tf.constant(weights, tf.float32), [len(params), classes]),
+        "held_out": tf.constant([one.held_out for one in params], tf.int32),
     }
 
 
@@ -381,10 +381,10 @@ class _Watch:
     results : list of Trained or TrainingError
     """
 
-    def __init__(self, plans: Sequence[Plan], key: str) -> None:
-        self._plans, self._key = plans, key
-        self._lowest = [np.inf] * len(plans)
-        self.training = {head: Trained() for head in range(len(plans))}
+    def __init__(self, params: Sequence[TrainingParams], key: str) -> None:
+        self._params, self._key = params, key
+        self._lowest = [np.inf] * len(params)
+        self.training = {head: Trained() for head in range(len(params))}
         self.results: list[Trained | TrainingError] = list(self.training.values())
 
     def note_before(self, measured: Mapping[int, Measures]) -> None:
@@ -411,7 +411,7 @@ class _Watch:
             self.training[head].weights = weights
 
     def _patience(self, head: int) -> int | None:
-        return self._plans[head].patience
+        return self._params[head].patience
 
     def _has_waited(self, head: int, epoch: int) -> bool:
         patience = self._patience(head)
@@ -430,9 +430,9 @@ class _Watch:
                 self._fail(head)
 
     def _fail(self, head: int) -> None:
-        plan, epoch = self._plans[head], len(self.training.pop(head).history["loss"])
+        one, epoch = self._params[head], len(self.training.pop(head).history["loss"])
         self.results[head] = TrainingError(
-            f"training diverged in epoch {epoch} of {plan.epochs}: the loss or a weight is no longer finite. "
-            f"The learning_rate is {plan.learning_rate:g} ({plan.optimizer}); "
+            f"training diverged in epoch {epoch} of {one.epochs}: the loss or a weight is no longer finite. "
+            f"The learning_rate is {one.learning_rate:g} ({one.optimizer}); "
             "take a smaller one, or scale the features"
         )

@@ -216,7 +216,7 @@ def test_it_works_in_a_grid_search():
 
 
 def test_heads_of_all_sizes_and_stacks_of_all_heights_share_one_compiled_loop():
-    plan = training.Plan(binary=True, epochs=1)
+    plan = training.TrainingParams(binary=True, epochs=1)
     rng = np.random.default_rng(0)
     for n, d, heads in ((20, 3, 1), (33, 7, 4), (70, 5, 2)):
         y = np.arange(n, dtype=np.int32) % 2
@@ -281,7 +281,7 @@ def test_training_steps_are_those_of_keras(name, binary):
     class_weights = (0.5, 2.0, 1.0)[: 2 if binary else 3]
     weights = np.array(class_weights, np.float32)[y]
     start = training.glorot_uniform(rng, [6, 5, outputs])
-    plan = training.Plan(
+    plan = training.TrainingParams(
         binary=binary,
         learning_rate=0.01,
         l2=0.01,

@@ -106,7 +106,7 @@ def test_numbers_that_are_no_numbers_are_found_while_reading():
         DenseHead(epochs=1).fit(on_disk)
 
 
-def test_main_components_need_memory():
+def test_principal_components_need_memory():
     with pytest.raises(TrainingError, match="in memory"):
         DenseHead(epochs=1, pca=2).fit(source(100))
 

@@ -151,17 +151,17 @@ def test_a_head_that_diverges_does_not_touch_its_neighbours():
 
 
 @pytest.mark.parametrize("units", [(), (8,)], ids=str)
-def test_losers_stop_with_what_they_have_and_the_others_go_on_unchanged(units):
+def test_pruned_heads_stop_with_what_they_have_and_the_others_go_on_unchanged(units):
     rates = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
     heads = [DenseHead(units, learning_rate=rate, dropout=rate, **{**BASE, "epochs": 6}) for rate in rates]
     seen = []
 
-    def losers(epoch, measures):
+    def prune(epoch, measures):
         seen.append((epoch, sorted(measures)))
         assert all({"loss", "accuracy", "val_loss", "val_accuracy"} == set(m) for m in measures.values())
         return {1: [0, 1, 2], 3: [5, 4]}.get(epoch, [])
 
-    fit_together(heads, *TRAIN, HELD, losers=losers)
+    fit_together(heads, *TRAIN, HELD, prune=prune)
     assert seen == [(e, [*range(6)] if e == 1 else [3, 4, 5] if e < 4 else [3]) for e in range(1, 7)]
     assert [head.n_iter_ for head in heads] == [1, 1, 1, 6, 3, 3]
     same(heads[3], clone(heads[3]).fit(*TRAIN, HELD))
@@ -205,11 +205,11 @@ def test_heads_times_folds_are_members_of_one_stack():
             np.testing.assert_allclose(one.coefs_[0], other.coefs_[0], atol=1e-4)
 
 
-# ---- main components -------------------------------------------------------------------------------------
+# ---- principal components --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [{}, {"units": (8,)}, {"dropout": 0.3}], ids=str)
-def test_main_components_become_part_of_the_first_layer(settings):
+def test_principal_components_become_part_of_the_first_layer(settings):
     from sklearn.decomposition import PCA
 
     head = DenseHead(pca=5, **BASE, **settings).fit(*TRAIN, HELD)
@@ -223,7 +223,7 @@ def test_main_components_become_part_of_the_first_layer(settings):
     np.testing.assert_allclose(model(HELD[0]).numpy()[:, 0], head.predict_proba(HELD[0])[:, 1], atol=1e-5)
 
 
-def test_main_components_are_found_once_for_all_heads_that_ask(monkeypatch):
+def test_principal_components_are_found_once_for_all_heads_that_ask(monkeypatch):
     import sklearn.decomposition
 
     fitted = []
