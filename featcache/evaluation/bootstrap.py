@@ -53,17 +53,13 @@ def intervals(
     dict of str to (low, high)
         For ``balanced_accuracy``, ``macro_f1``, ``log_loss``, ``roc_auc`` and ``ece``. Resamples without a
         class that a metric averages over are left out for that metric. (None, None) where less than half of
-        them remain, and where `scores` gives None.
+        them remain, and where `scores` gives None. Resampling increases the calibration error, a sum of
+        absolute differences: with few rows its interval is too high and may not contain the score itself.
 
     Raises
     ------
     ValueError
         `scores` rejects the predictions, or `resamples` or `confidence` is invalid.
-
-    Notes
-    -----
-    The calibration error is a sum of absolute differences, and resampling increases it: with few rows its
-    interval is biased upwards and may not contain the score itself.
     """
     if resamples < 1:
         raise ValueError(f"resamples = {resamples}: it must be 1 or more")
