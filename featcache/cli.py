@@ -326,7 +326,7 @@ def export(
     to: Annotated[str, typer.Option(help="Format: keras, saved_model, tflite, onnx or openvino.")],
     quantize: Annotated[str, typer.Option(help="Of tflite: none, float16 or int8.")] = "none",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder to write, in place of MODEL/export/FORMAT.")
+        Path | None, typer.Option("-o", "--output", help="Folder to write; default: RUN/exports/HEAD/FORMAT.")
     ] = None,
     photos: Annotated[
         Path | None, typer.Option(help="Folder of photos to check with, in place of the recipe's.")

@@ -108,7 +108,7 @@ def test_openvino_without_options_is_compared_and_stated_beside_the_check(models
 
     def in_bf16(path):
         run = real.open(path)
-        return lambda pixels: np.clip(run(pixels) + [0.3, -0.3], 0, 1)
+        return lambda pixels: np.clip(np.add(run(pixels), [0.3, -0.3]), 0, 1)
 
     monkeypatch.setitem(RUNTIMES, "openvino", real._replace(open_default=in_bf16))
     result = fc.export(models / "linear", "openvino", output=tmp_path / "out")
