@@ -16,6 +16,7 @@ from featcache.bases.base import Base
 from featcache.errors import DataError, RecipeError
 from featcache.extraction.stage import ensure, key_of
 from featcache.featurize import Photo
+from featcache.files import read_regular
 from featcache.images.table import digest_of
 from featcache.recipe import BaseSettings, default_cache
 from featcache.store.base_store import Store
@@ -140,6 +141,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 def _photo(path: str) -> Photo:
     try:
-        return Photo(path, digest_of(Path(path).read_bytes()))
+        return Photo(path, digest_of(read_regular(path)))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None

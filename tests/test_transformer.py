@@ -1,5 +1,6 @@
 """Extraction as a scikit-learn transformer: in pipelines and searches, through the store."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,12 @@ def test_a_photo_that_cannot_be_decoded_is_refused_by_name(place, labelled, tmp_
 def test_a_photo_that_is_missing_is_refused_by_name(place, labelled, tmp_path):
     with pytest.raises(DataError, match=r"gone\.jpg cannot be read"):
         extractor(place / "cache").transform([labelled[0][0], tmp_path / "gone.jpg"])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(place, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe\.jpg cannot be read: it is not a regular file"):
+        extractor(place / "cache").transform([tmp_path / "pipe.jpg"])
 
 
 @pytest.mark.parametrize(

@@ -67,13 +67,13 @@ def test_fine_tuning_goes_on_where_the_head_ended_and_a_line_says_so():
     figure = learning_curves(head(early_stopping=True), FINETUNING)
     for measure in ("accuracy", "loss"):
         drawn = lines(figure, measure)
-        assert drawn["training"] == ([1, 2, 3, 4, 5, 6], HISTORY[measure] + FINETUNING.history[measure])
+        assert drawn["training"] == ([1, 2, 3, 4, 5, 6], HISTORY[measure] + FINETUNING.per_epoch[measure])
         epochs, values = drawn["validation"]
         assert epochs == [0, 1, 2, 3, 4, 4, 5, 6]  # at 4 the last epoch, and the kept one
         assert values[4:6] == [HISTORY[f"val_{measure}"][3], HISTORY[f"val_{measure}"][1]]
-        assert values[6:] == FINETUNING.history[f"val_{measure}"]
+        assert values[6:] == FINETUNING.per_epoch[f"val_{measure}"]
         assert drawn["_start of fine-tuning"][0] == [4, 4]
-        assert drawn["kept"] == ([5], FINETUNING.history[f"val_{measure}"][:1])
+        assert drawn["kept"] == ([5], FINETUNING.per_epoch[f"val_{measure}"][:1])
     assert [text.get_text() for text in figure.axes[0].texts] == ["start of fine-tuning"]
     assert figure.axes[0].texts[0].get_position()[0] == 4
     assert legend(figure)[-1] == "kept: epoch 5 (1 of fine-tuning)"
@@ -85,9 +85,9 @@ def test_a_fresh_head_begins_with_fine_tuning():
     figure = learning_curves(fresh, FINETUNING)
     for measure in ("accuracy", "loss"):
         drawn = lines(figure, measure)
-        assert drawn["training"] == ([1, 2], FINETUNING.history[measure])
+        assert drawn["training"] == ([1, 2], FINETUNING.per_epoch[measure])
         assert drawn["validation"][0] == [0, 1, 2]
-        assert drawn["validation"][1] == [FINETUNING.before[measure], *FINETUNING.history[f"val_{measure}"]]
+        assert drawn["validation"][1] == [FINETUNING.before[measure], *FINETUNING.per_epoch[f"val_{measure}"]]
         assert drawn["_start of fine-tuning"][0] == [0, 0]
     assert "0: before training" in figure.axes[1].get_xlabel()
 
