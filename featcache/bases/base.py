@@ -22,19 +22,19 @@ _NETWORK_FILE = "openvino.zip"
 
 
 class Memory(Protocol):
-    """Where facts about bases are kept between runs; `featcache.store.base_store.Store` is one."""
+    """A cache of what is resolved about bases; `featcache.store.base_store.Store` is one."""
 
-    def recall(self, question: str) -> dict[str, Any] | None:
-        """Return what is known under this key."""
+    def load_spec(self, key: str) -> dict[str, Any] | None:
+        """Return the base spec saved under `key`, or None."""
 
-    def remember(self, question: str, answer: dict[str, Any]) -> None:
-        """Keep facts under this key."""
+    def save_spec(self, key: str, spec: dict[str, Any]) -> None:
+        """Save a resolved base spec."""
 
-    def recall_file(self, shelf: str, name: str) -> bytes | None:
-        """Return a file that was kept beside a base's shards."""
+    def load_file(self, base_name: str, name: str) -> bytes | None:
+        """Return a file saved beside the shards of a base, or None."""
 
-    def remember_file(self, shelf: str, name: str, data: bytes) -> None:
-        """Keep a file beside a base's shards."""
+    def save_file(self, base_name: str, name: str, data: bytes) -> None:
+        """Save a file beside the shards of a base."""
 
 
 class Base:
@@ -79,7 +79,7 @@ class Base:
         """The facts, if they are known without building the network."""
         if self._required is not None:
             return self._required
-        facts = self._memory.recall(self._question) if self._memory else None
+        facts = self._memory.load_spec(self._question) if self._memory else None
         return BaseSpec.from_json(facts) if facts else None
 
     @cached_property
@@ -124,8 +124,8 @@ class Base:
         shelf = known if known is not None and known.fingerprint == spec.fingerprint else spec
         try:
             if self._converted is not None:
-                self._memory.remember_file(shelf.folder_name, _NETWORK_FILE, self._converted)
-            self._memory.remember(self._question, spec.to_json())
+                self._memory.save_file(shelf.folder_name, _NETWORK_FILE, self._converted)
+            self._memory.save_spec(self._question, spec.to_json())
         except StoreError as error:
             # predicting needs no store that can be written; it only starts slower
             self._note(f"{error}; the network is built again next time")
@@ -160,7 +160,7 @@ class Base:
 
     def _kept_engine(self) -> Any:
         """Return the converted network that an earlier run kept, or None."""
-        kept = self._memory.recall_file(self.spec.folder_name, _NETWORK_FILE) if self._memory else None
+        kept = self._memory.load_file(self.spec.folder_name, _NETWORK_FILE) if self._memory else None
         if kept is None:
             return None
         try:

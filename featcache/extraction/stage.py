@@ -25,7 +25,8 @@ from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
 from featcache.store.base_store import BaseStore, Store
-from featcache.store.feature_file import Contents, Features, SplitRows, write_feature_file
+from featcache.store.feature_file import Features
+from featcache.store.feature_writer import Contents, SplitRows, write_feature_file
 from featcache.store.plan import Key, Location, Plan, human_bytes, make_plan
 
 # A kill loses at most one unpublished shard: this much work, or this much time.
@@ -123,6 +124,8 @@ class Extraction:
         computed.
     profile : Profile
         Where the time of computing went.
+    cache : Path or None
+        The store.
     """
 
     run: Path
@@ -135,6 +138,7 @@ class Extraction:
     seconds: float
     images_per_second: float
     profile: Profile
+    cache: Path | None = None
 
     @property
     def reused(self) -> int:
@@ -143,7 +147,7 @@ class Extraction:
 
     def open(self) -> Features:
         """Open the feature file."""
-        return Features(self.features_file)
+        return Features(self.features_file, self.cache)
 
     def __getitem__(self, split: str) -> Any:
         return self.open()[split]
@@ -211,6 +215,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         seconds=time.monotonic() - started,
         images_per_second=extracted.computed / profile.computing if extracted.computed else 0.0,
         profile=profile,
+        cache=recipe.cache,
     )
 
 

@@ -29,7 +29,8 @@ from featcache.model import Model
 from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import MODELS_FOLDER
-from featcache.store.feature_file import Features, Split
+from featcache.store.feature_file import Features
+from featcache.store.split import Split
 from featcache.training import HeadResult, add_head, fingerprint_of, name_classes, train_heads
 
 FOLDER, NAME = "finetune", "finetuned"
