@@ -77,9 +77,7 @@ class _Part:
             rows = np.ascontiguousarray(self.read(start, min(start + self.rows_per_read, self.rows)))
             out.write(rows.data.cast("B"))
             blocks = range(0, len(rows), self.rows_per_block)
-            hashes += [
-                hashlib.sha256(rows[at : at + self.rows_per_block].tobytes()).digest() for at in blocks
-            ]
+            hashes += [hashlib.sha256(rows[at : at + self.rows_per_block].data).digest() for at in blocks]
         out.seek(self.hashes_offset)
         out.write(b"".join(hashes))
 

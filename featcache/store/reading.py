@@ -69,7 +69,7 @@ def child(group: Any, name: str, kind: type) -> Any:
     return member
 
 
-def dataset(group: Any, name: str, shape: Sequence[int | None], dtype: Any, virtual: bool = False) -> Any:
+def dataset(group: Any, name: str, shape: Sequence[int | None], dtype: Any) -> Any:
     """Return a dataset that is safe to read.
 
     Parameters
@@ -80,8 +80,6 @@ def dataset(group: Any, name: str, shape: Sequence[int | None], dtype: Any, virt
         The expected shape; None allows any length.
     dtype : dtype or None
         The expected type; None allows strings only.
-    virtual : bool
-        Whether a virtual dataset is expected. Its numbers are in other files: only its shape may be used.
 
     Raises
     ------
@@ -96,16 +94,13 @@ def dataset(group: Any, name: str, shape: Sequence[int | None], dtype: Any, virt
     is_right = h5py.check_string_dtype(data.dtype) if dtype is None else data.dtype == dtype
     if not is_right:
         raise ValueError(f"{name!r} has the type {data.dtype}; expected is {dtype or 'text'}")
-    if bool(data.is_virtual) != virtual:
-        raise ValueError(f"{name!r} is {'not ' if virtual else ''}a virtual dataset")
-    if not virtual:
-        _check_storage(data, name)
+    _check_storage(data, name)
     return data
 
 
 def _check_storage(data: Any, name: str) -> None:
     """Make sure that all bytes of a dataset are in its file, uncompressed."""
-    if data.external:
+    if data.external or data.is_virtual:
         raise ValueError(f"{name!r} is stored in another file")
     properties = data.id.get_create_plist()
     filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}

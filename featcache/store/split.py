@@ -96,9 +96,9 @@ class Split:
     def _feature_reader(self, group: Any, rows: tuple[int, ...]) -> Callable[[int, int], NDArray[Any]]:
         """Return what reads rows `start` to `stop`, after comparing everything that can be known before."""
         facts = self._facts
-        features = dataset(group, FEATURES, (*rows, *facts.shape), facts.dtype, facts.store is not None)
         if facts.store is not None:
             return _ShardRows(group, rows, facts, facts.store).read
+        features = dataset(group, FEATURES, (*rows, *facts.shape), facts.dtype)
         if facts.format == 1:
             return lambda start, stop: np.asarray(features[start:stop])
         return _PackedRows(group, features).read
@@ -206,7 +206,7 @@ class _ShardRows:
     """Features that are in shards. Our reader goes to these directly.
 
     That lets it check them, and is faster than HDF5's virtual dataset if a split's rows are scattered over
-    many shards.
+    many shards: opening that alone takes 40 ms for 3,000 shuffled rows. So it is not even opened.
     """
 
     def __init__(self, group: Any, rows: tuple[int, ...], facts: FileFacts, store: BaseStore) -> None:
@@ -242,7 +242,7 @@ class _PackedRows:
         for at in range(0, len(rows), self._rows):
             block = rows[at : at + self._rows]
             expected = self._hashes[(first + at) // self._rows]
-            if hashlib.sha256(block.tobytes()).digest() != expected.tobytes():
+            if hashlib.sha256(block.data).digest() != expected.tobytes():
                 name = self._features.file.filename
                 raise FormatError(f"{name} is damaged: features have changed since it was written; {AGAIN}")
         return rows[start - first : stop - first]
