@@ -109,7 +109,6 @@ NORMAL_HARM = {
     "shard index": lambda f: f["train/shard"].__setitem__(0, 99),
     "negative row": lambda f: f["train/row"].__setitem__(0, -1),
     "row behind the shard": lambda f: f["train/row"].__setitem__(0, 99),
-    "features not virtual": lambda f: replace(f["train"], "features", data=np.zeros((5, 2, 2, 3), "f4")),
 }
 
 
