@@ -227,7 +227,7 @@ def test_a_weights_file_that_is_not_there(place):
 
 @pytest.mark.parametrize("command", ["info", "pack"])
 def test_a_feature_file_of_a_newer_format(place, tmp_path, command):
-    newer = shutil.copy(place.run / "features.h5", tmp_path)
+    newer = Path(shutil.copy(place.run / "features.h5", tmp_path))
     with newer.open("r+b") as file:
         seal(file, number=99)
     more = ("-o", tmp_path / "packed.h5") if command == "pack" else ()
@@ -253,7 +253,7 @@ def test_what_is_no_model(place, tmp_path):
 
 def test_what_is_no_feature_file(tmp_path):
     (tmp_path / "x.h5").write_text("not HDF5")
-    refused(run_here("info", tmp_path / "x.h5"), "x.h5 is no feature file")
+    refused(run_here("info", tmp_path / "x.h5"), "x.h5 is not a feature file")
 
 
 def test_debug_shows_the_traceback(tmp_path):
