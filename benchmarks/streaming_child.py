@@ -23,17 +23,18 @@ def write(path: Path, rows: int) -> None:
     """Write a packed feature file of random features whose mean tells the class."""
     import h5py
 
-    from featcache.store.format import DIGEST, FEATURES, FORMAT, LABELS, PATH, SKIPPED
-    from featcache.store.shards import chunks_of
+    from featcache.store.format import DIGEST, FEATURES, LABELS, PATH, SKIPPED
+    from featcache.store.shards import rows_per_block
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, rows)
     direction = rng.normal(size=_WIDTH).astype(np.float32) / np.sqrt(_WIDTH)
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = FORMAT
+        file.attrs["format"] = 1  # later formats are sealed
         file.attrs["classes"] = np.array(["a", "b"], dtype=text)
-        file.attrs["base"] = file.attrs["recipe"] = json.dumps({})
+        file.attrs["base"] = json.dumps({"feature_shape": [_WIDTH], "dtype": "float16"})
+        file.attrs["recipe"] = json.dumps({})
         skipped = file.create_group(SKIPPED)
         for name in (PATH, "reason"):
             skipped.create_dataset(name, data=[], dtype=text)
@@ -42,7 +43,7 @@ def write(path: Path, rows: int) -> None:
         group.create_dataset(PATH, data=[str(number) for number in range(rows)], dtype=text)
         group.create_dataset(DIGEST, data=rng.integers(0, 256, (rows, 32), np.uint8))
         shape = (rows, _WIDTH)
-        chunks = chunks_of(shape, np.float16)
+        chunks = (rows_per_block(shape, np.float16), _WIDTH)
         features = group.create_dataset(FEATURES, shape, np.float16, chunks=chunks, fletcher32=True)
         for start in range(0, rows, _BLOCK):
             part = labels[start : start + _BLOCK, None]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from featcache.report.plots import learning_curves as learning_curves
     from featcache.search.sweep import run_sweep as run_sweep
     from featcache.store.feature_file import Features as Features
-    from featcache.store.feature_file import pack as pack
+    from featcache.store.packing import pack as pack
     from featcache.training import train_heads as train_heads
     from featcache.transformer import FeatureExtractor as FeatureExtractor
 
@@ -48,7 +48,7 @@ _HOMES = {
     "finetune": "finetuning.stage",
     "fit_together": "heads.dense.stack",
     "learning_curves": "report.plots",
-    "pack": "store.feature_file",
+    "pack": "store.packing",
     "prediction_grid": "report.grid",
     "run_sweep": "search.sweep",
     "train_heads": "training",

@@ -344,7 +344,7 @@ def pack(
 ) -> None:
     """Write a self-contained feature file."""
     from featcache.store.feature_file import Features
-    from featcache.store.feature_file import pack as pack_file
+    from featcache.store.packing import pack as pack_file
 
     with Features(file) as opened:
         pack_file(opened, output)

@@ -6,46 +6,58 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
-import socket
 import stat
+import time
 from collections.abc import Iterator
+from functools import cache
+from io import BufferedReader
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from featcache.errors import StoreError
 
-# The owner stands in the name, so that what a killed process left can be told from what a living one writes.
+# The owner is part of the name, so that what a killed process left can be told from what a living one writes.
 _ASIDE = ".aside"
+_OWNED = re.compile(r"\.([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.aside")
+# Whether an owner on another machine or in another container lives cannot be found out.
+_ABANDONED_SECONDS = 2 * 24 * 3600
+_FREE_NAME = "choose another name"
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a name to write to; at the end of the block it is flushed and renamed to `path`.
 
-    When the block raises, nothing is left and what stood at `path` before is still there.
+    When the block raises, nothing is left and what stood at `path` before is still there. If `path` is a
+    symbolic link, the link stays and the file that it points to is replaced.
 
     Raises
     ------
     StoreError
-        The folder cannot be written or the disk is full.
+        The folder cannot be written, the disk is full, or there is something at `path` that is not a
+        regular file: devices, pipes and folders are never replaced.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = _aside(path)
+        target = _link_target(path)
+        if os.path.lexists(target) and not target.is_file():
+            raise StoreError(f"{path} is not a regular file, and nothing else is replaced; {_FREE_NAME}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(target)
         try:
             yield aside
             flush_to_disk(aside)
-            aside.replace(path)
-            flush_to_disk(path.parent)
+            aside.replace(target)
+            flush_to_disk(target.parent)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(explain_os_error(error, path)) from error
 
 
-def write_bytes_whole(path: Path, data: bytes) -> None:
+def write_bytes_whole(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` as a whole file, see `written_whole`."""
     with written_whole(path) as aside:
         aside.write_bytes(data)
@@ -55,33 +67,42 @@ def write_bytes_whole(path: Path, data: bytes) -> None:
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a folder to write to; at the end of the block its files are flushed and it is renamed to `folder`.
 
-    What stood at `folder` before is removed after that. It is still there when the block raises; a process
-    that is killed between the two renames leaves it beside, and the next one puts it back.
+    What stood at `folder` before is removed after that. It is still there when the block raises; if a process
+    is killed between the two renames, the next one puts it back. If `folder` is a symbolic link, the link
+    stays and the folder that it points to is replaced.
 
     Raises
     ------
     StoreError
-        The folder cannot be written or the disk is full.
+        The folder cannot be written, the disk is full, or there is something at `folder` that is not a
+        folder.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_left_behind(folder.parent)
-        aside, before = _aside(folder), folder.with_name(f".{folder.name}.before")
-        _settle(folder, before)
+        target = _link_target(folder)
+        if os.path.lexists(target) and not target.is_dir():
+            raise StoreError(f"{folder} is not a folder, and nothing else is replaced; {_FREE_NAME}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(target.parent)
+        aside, before = _aside(target), target.with_name(f".{target.name}.before")
+        _settle(target, before)
         try:
             aside.mkdir()
             yield aside
             for path in (*aside.rglob("*"), aside):
                 flush_to_disk(path)
-            if folder.exists():  # a folder with files in it cannot be renamed onto
-                folder.rename(before)
-            aside.rename(folder)
-            flush_to_disk(folder.parent)
+            if target.exists():  # a folder with files in it cannot be renamed onto
+                target.rename(before)
+            aside.rename(target)
+            flush_to_disk(target.parent)
         finally:
-            _settle(folder, before)
+            _settle(target, before)
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise StoreError(explain_os_error(error, folder)) from error
+
+
+def _link_target(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _settle(folder: Path, before: Path) -> None:
@@ -92,7 +113,33 @@ def _settle(folder: Path, before: Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}{_ASIDE}")
+    pid = os.getpid()
+    owner = f"{_process_space()}-{pid}-{_start_time(pid) or 0}-{os.urandom(4).hex()}"
+    return path.with_name(f".{path.name[:48]}.{owner}{_ASIDE}")  # file names have at most 255 bytes
+
+
+@cache
+def _process_space() -> str:
+    """Name the processes among which a process number is unique: those of this boot and this container.
+
+    Host names do not serve: containers can share one.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux: every process is on its own, and what it leaves is removed by its age
+        space = os.urandom(8).hex()
+    return hashlib.sha256(space.encode()).hexdigest()[:8]
+
+
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since the boot; None if that cannot be found out."""
+    try:
+        # the name of the program, in parentheses, may have spaces; the start time is field 22
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        return int(fields.split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def flush_to_disk(path: Path) -> None:
@@ -111,30 +158,32 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Delete the unfinished files and folders of this machine's processes that no longer live."""
+    """Delete the unfinished files and folders of processes that have ended.
+
+    Those of another machine or container are deleted when they have not changed for two days.
+    """
     for path in folder.glob(f".*{_ASIDE}"):
-        host, pid = _owner(path.name)
-        if host == socket.gethostname() and not _lives(pid):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if _is_abandoned(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _owner(name: str) -> tuple[str, int]:
-    # .<name>.<host>.<pid>.<random>.aside, where the host itself may hold dots
-    parts = name.removesuffix(_ASIDE).split(".")
-    pid = int(parts[-2]) if len(parts) >= 4 and parts[-2].isdigit() else 0
-    host = socket.gethostname()
-    return (host, pid) if f".{host}.{pid}." in name else ("", 0)
+def _is_abandoned(path: Path) -> bool:
+    owner = _OWNED.search(path.name)
+    if owner and owner[1] == _process_space():
+        return not _lives(int(owner[2]), int(owner[3]))
+    return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, started: int) -> bool:
+    """Whether the process lives; another one with the same number started at another time."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass
-    return True
+        pass  # a process of another user
+    return _start_time(pid) in (started, None)
 
 
 def explain_os_error(error: OSError, path: Path) -> str:
@@ -146,13 +195,34 @@ def explain_os_error(error: OSError, path: Path) -> str:
     return f"{path}: {error.strerror or error}"
 
 
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a regular file for reading.
+
+    A pipe, a device or a socket is refused: reading one can block for ever or never end.
+
+    Raises
+    ------
+    OSError
+        The file is missing, cannot be read or is not a regular file (EISDIR, EINVAL).
+    """
+    # without O_NONBLOCK opening a pipe waits for a writer
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return open(handle, "rb")  # noqa: PTH123
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+    raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
 def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> bytes:
     """Return the bytes of a regular file.
 
     Parameters
     ----------
     path : path
-        A pipe, a device or a socket is refused: reading one can block for ever or never end.
+        See `open_regular`.
     at_most : int, optional
         Bytes. A larger file is refused before it is read.
 
@@ -161,16 +231,10 @@ def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> by
     OSError
         The file is missing, cannot be read, is not a regular file (EINVAL) or is too large (EFBIG).
     """
-    # without O_NONBLOCK opening a pipe waits for a writer
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(handle, "rb") as file:  # noqa: PTH123
-        status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-        if at_most is not None and status.st_size > at_most:
-            message = f"it has {status.st_size:,} bytes; at most {at_most:,} are read"
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if at_most is not None and size > at_most:
+            message = f"it has {size:,} bytes; at most {at_most:,} are read"
             raise OSError(errno.EFBIG, message, os.fspath(path))
         return file.read() if at_most is None else file.read(at_most)
 
@@ -209,5 +273,5 @@ def locked(path: Path, timeout: float = 60.0) -> Iterator[None]:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

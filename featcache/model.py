@@ -28,7 +28,7 @@ from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
 from featcache.run.results import read_results
 from featcache.store.base_store import Store
-from featcache.store.format import FORMAT, check_format
+from featcache.store.format import MODEL_FORMAT, check_format
 from featcache.store.shards import library_versions
 
 
@@ -139,7 +139,7 @@ class Model:
         for key, path in files_of(self.settings).items():
             settings[key] = str(path.resolve())
         return {
-            "format": FORMAT,
+            "format": MODEL_FORMAT,
             "name": self.name,
             "classes": list(self.classes),
             "base": {"settings": settings, "spec": self.spec.to_json()},
@@ -344,7 +344,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         It is damaged, or of a newer format.
     """
     facts = _read_json(folder / MODEL_FILE)
-    check_format(facts.get("format"), str(folder / MODEL_FILE))
+    check_format(facts.get("format"), MODEL_FORMAT, str(folder / MODEL_FILE))
     return facts
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from featcache.cli import main
 from featcache.store.feature_file import Features
+from featcache.store.seal import seal
 
 TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
 
@@ -227,9 +228,9 @@ def test_a_weights_file_that_is_not_there(place):
 
 @pytest.mark.parametrize("command", ["info", "pack"])
 def test_a_feature_file_of_a_newer_format(place, tmp_path, command):
-    newer = shutil.copy(place.run / "features.h5", tmp_path)
-    with h5py.File(newer, "a") as file:
-        file.attrs["format"] = 99
+    newer = Path(shutil.copy(place.run / "features.h5", tmp_path))
+    with newer.open("r+b") as file:
+        seal(file, number=99)
     more = ("-o", tmp_path / "packed.h5") if command == "pack" else ()
     refused(run_here(command, newer, *more), "has format 99", "upgrade featcache")
     assert not (tmp_path / "packed.h5").exists()
@@ -253,7 +254,7 @@ def test_what_is_no_model(place, tmp_path):
 
 def test_what_is_no_feature_file(tmp_path):
     (tmp_path / "x.h5").write_text("not HDF5")
-    refused(run_here("info", tmp_path / "x.h5"), "x.h5 is no feature file")
+    refused(run_here("info", tmp_path / "x.h5"), "x.h5 is not a feature file")
 
 
 def test_debug_shows_the_traceback(tmp_path):

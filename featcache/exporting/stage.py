@@ -30,7 +30,7 @@ from featcache.heads.probabilities import check_expressible
 from featcache.model import Model, find_model
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import export_folder
-from featcache.store.format import FORMAT, check_format
+from featcache.store.format import EXPORT_FORMAT, check_format
 from featcache.store.shards import library_versions
 
 FACTS_FILE = "export.json"
@@ -212,7 +212,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _known_files(folder: Path) -> set[str]:
     try:
         facts = json.loads(read_regular(folder / FACTS_FILE, _MAX_FACTS))
-        check_format(facts.get("format"), str(folder / FACTS_FILE))
+        check_format(facts.get("format"), EXPORT_FORMAT, str(folder / FACTS_FILE))
         return {FACTS_FILE, *facts["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
@@ -294,7 +294,7 @@ def _write_facts(folder: Path, result: Export, model: Model, source: ExportPhoto
     height, width = model.settings.image_size
     own = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     facts = {
-        "format": FORMAT,
+        "format": EXPORT_FORMAT,
         "name": model.name,
         "to": result.to,
         "quantize": result.quantize,

@@ -12,7 +12,7 @@ from featcache.extraction.rows import key_of, split_views
 from featcache.images.rows import SPLITS, ImageRow, ImageTable
 from featcache.images.views import View
 from featcache.recipe import Recipe
-from featcache.store.feature_file import SplitRows
+from featcache.store.feature_writer import SplitRows
 
 
 def _failed(extracted: Extracted) -> dict[bytes, str]:

@@ -23,7 +23,8 @@ from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
 from featcache.run.profile import keep_profile
 from featcache.store.base_store import Store
-from featcache.store.feature_file import Contents, Features, write_feature_file
+from featcache.store.feature_file import Features
+from featcache.store.feature_writer import Contents, write_feature_file
 
 __all__ = ["Extracted", "Extraction", "Profile", "ensure", "extract", "key_of", "keys_of", "plan_extraction"]
 
@@ -56,6 +57,8 @@ class Extraction:
         Where the time of computing went.
     base : Resolution
         The base's spec, and how its precision was chosen.
+    cache : Path
+        The store.
     """
 
     run: Path
@@ -69,6 +72,7 @@ class Extraction:
     images_per_second: float
     profile: Profile
     base: Resolution
+    cache: Path
 
     @property
     def reused(self) -> int:
@@ -77,7 +81,7 @@ class Extraction:
 
     def open(self) -> Features:
         """Open the feature file."""
-        return Features(self.features_file)
+        return Features(self.features_file, self.cache)
 
     def __getitem__(self, split: str) -> Any:
         return self.open()[split]
@@ -147,6 +151,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         images_per_second=extracted.computed / profile.computing if extracted.computed else 0.0,
         profile=profile,
         base=base.resolve(),
+        cache=recipe.cache,
     )
     keep_profile(recipe.run, extraction.to_json() | {"profile": profile.to_json()})
     return extraction

@@ -34,7 +34,8 @@ from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FINETUNE_FOLDER, FINETUNED, HISTORY_FILE, model_folder
 from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
 from featcache.run.results import HeadResult, RunResults, best_head, update_results
-from featcache.store.feature_file import Features, Split
+from featcache.store.feature_file import Features
+from featcache.store.split import Split
 from featcache.training import Training, fingerprint_of, name_classes, train_heads
 
 _MAX_MEMORY = 2 << 30

@@ -1,13 +1,14 @@
-"""The store on disk: one base_store of shards per base, and what was learned of bases before.
+"""The store on disk: a folder of shards for each base, and a cache of resolved base specs.
 
-A shard that was once read in full is trusted as long as size and times of its file stay the same; the
-memory of that (``verified.json``) may be lost at any time and costs one more reading.
+A shard that was once read in full is trusted as long as size and times of its file stay the same. The list
+of those (``verified.json``) may be lost at any time, which costs one more reading.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -19,12 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import FormatError, ShardError, StoreError
-from featcache.files import explain_os_error, remove_left_behind, write_bytes_whole
+from featcache.files import explain_os_error, read_regular, remove_left_behind, write_bytes_whole
 from featcache.store import shards
-from featcache.store.format import BASE_FILE, FORMAT, SHARD_FOLDER
+from featcache.store.format import BASE_FILE, SHARD_FOLDER, SHARD_FORMAT, VERIFIED_FILE
 from featcache.store.plan import Key, Location
 
 Stat = list[int]
+
+# Names that become part of a path: no separator, no "..", no hidden file.
+_NAME = re.compile(r"[^./\\\0:][^/\\\0:]*")
+_LARGEST_JSON = 64 << 20
 
 
 class Store:
@@ -40,50 +45,76 @@ class Store:
         self.folder = folder
 
     def base_store(self, name: str, base: dict[str, Any]) -> BaseStore:
-        """Return the base_store called `name` for features made with `base` (JSON-ready data)."""
-        return BaseStore(self.folder / name, base)
+        """Return the `BaseStore` in the folder `name` for features made with `base` (JSON-ready data).
+
+        Raises
+        ------
+        StoreError
+            `name` is not a plain folder name.
+        """
+        return BaseStore(self.folder / _checked(name), base)
 
     def load_spec(self, key: str) -> dict[str, Any] | None:
-        """Return what `save_spec` saved under `key`, or None."""
-        with contextlib.suppress(OSError, ValueError):
-            spec = json.loads(self._spec_file(key).read_text(encoding="utf-8"))
-            return spec if isinstance(spec, dict) else None
-        return None
+        """Return the base spec that was saved under `key`; None if there is none that can be read."""
+        return _read_json(self._spec_file(key))
 
     def save_spec(self, key: str, spec: dict[str, Any]) -> None:
-        """Save JSON-ready data that takes long to find, for later runs."""
+        """Save a resolved base spec (JSON-ready data): resolving it again would build the network."""
         write_bytes_whole(self._spec_file(key), _json_bytes(spec))
 
     def load_file(self, base_name: str, name: str) -> bytes | None:
-        """Return a file that `save_file` saved beside a base's shards, or None."""
+        """Return a file that `save_file` wrote; None if there is none that can be read."""
         with contextlib.suppress(OSError):
-            return (self.folder / base_name / name).read_bytes()
+            return read_regular(self.folder / _checked(base_name) / _checked(name))
         return None
 
     def save_file(self, base_name: str, name: str, data: bytes) -> None:
-        """Save a file beside a base's shards."""
-        write_bytes_whole(self.folder / base_name / name, data)
+        """Save a file beside the shards of a base, such as its converted network.
+
+        Raises
+        ------
+        StoreError
+            A name is not a plain file name, or the folder cannot be written.
+        """
+        write_bytes_whole(self.folder / _checked(base_name) / _checked(name), data)
 
     def _spec_file(self, key: str) -> Path:
-        return self.folder / "resolved" / f"{key}.json"
+        return self.folder / "resolved" / f"{_checked(key)}.json"
 
     def free_bytes(self) -> int:
-        """Return the room on the disk that the store is on, or will be."""
+        """Return the free space on the disk that the store is on, or will be."""
         return shutil.disk_usage(_first_existing(self.folder)).free
 
     def not_writable(self) -> str | None:
-        """Return why the store cannot be written, or None. Asks the file system by writing."""
+        """Return why the store cannot be written, or None. Writes a temporary file to find out."""
         place = _first_existing(self.folder)
         try:
-            # permissions alone do not tell: root passes them, and a disk can be mounted read-only
+            # permissions alone are not enough: root passes them, and a disk can be mounted read-only
             with tempfile.TemporaryFile(dir=place):
                 return None
         except OSError as error:
             return explain_os_error(error, place)
 
 
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{name!r} cannot be the name of a folder or file in the store: names are not empty, do not "
+            "begin with a dot and have no '/', '\\\\' or ':'"
+        )
+    return name
+
+
 def _first_existing(folder: Path) -> Path:
-    return next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
+    places = [folder.absolute(), *folder.absolute().parents]
+    return next(place for place in places if _exists(place))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that may not be entered
+        return False
 
 
 class BaseStore:
@@ -95,11 +126,14 @@ class BaseStore:
         ``CACHE/<base-name>-<fingerprint>``.
     base : dict
         What the features were made with; it is written to ``base.json`` and into every shard.
+    read_only : bool
+        Damaged shards stay where they are: for a folder that was named by a file, not by the user.
     """
 
-    def __init__(self, folder: Path, base: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, base: dict[str, Any], read_only: bool = False) -> None:
         self.folder = folder
         self.base = base
+        self.read_only = read_only
         self.shard_folder = folder / SHARD_FOLDER
 
     def find(self, wanted: Collection[Key], note: Callable[[str], None]) -> dict[Key, Location]:
@@ -109,39 +143,62 @@ class BaseStore:
         ----------
         wanted : collection of Key
         note : callable
-            Is told one sentence for every shard that cannot be used.
+            Called with one sentence for every shard that is not used.
+
+        Raises
+        ------
+        StoreError
+            A shard cannot be read although it may be good: it is not renamed and not computed again.
         """
         wanted = set(wanted)
         found: dict[Key, Location] = {}
-        verified = self._recall_verified()
+        verified = self._load_verified()
         trusted: dict[str, Stat] = {}
-        for path in sorted(self.shard_folder.glob(f"*{shards.SUFFIX}")):
-            rows = self._usable_keys(path, verified, note)
-            if rows is None:
+        for path in self._shard_paths(note):
+            usable = self._usable_keys(path, verified, note)
+            if usable is None:
                 continue
-            trusted[path.name] = _stat(path)
+            trusted[path.name], rows = usable
             for row, key in enumerate(rows):
                 if key in wanted:
                     found.setdefault(key, Location(path.name, row))
         if trusted != verified:
-            self._keep_verified(trusted)
+            self._save_verified(trusted)
         return found
 
-    def _usable_keys(
-        self, path: Path, verified: dict[str, Stat], note: Callable[[str], None]
-    ) -> list[Key] | None:
+    def _shard_paths(self, note: Callable[[str], None]) -> list[Path]:
         try:
-            if verified.get(path.name) != _stat(path):
+            paths = sorted(path for path in self.shard_folder.iterdir() if _is_visible_hdf5(path))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self.shard_folder} cannot be read: {error.strerror or error}") from None
+        for path in paths:
+            if not shards.is_shard_name(path.name):
+                note(f"{path} does not have the name of a shard; it is not used")
+        return [path for path in paths if shards.is_shard_name(path.name)]
+
+    def _usable_keys(
+        self, path: Path, verified: dict[str, Any], note: Callable[[str], None]
+    ) -> tuple[Stat, list[Key]] | None:
+        try:
+            before = _stat(path)
+            if verified.get(path.name) != before:
                 shards.check_bytes(path)
-            return shards.read_keys(path, self.base).keys()
+            return before, shards.read_keys(path, self.base).keys()
         except FormatError as error:
             note(f"{error}; its rows are not used")
-        except FileNotFoundError:
-            pass  # another run has set it aside in this moment
-        except ShardError as error:
-            set_aside(path)
+        except shards.DamagedShardError as error:
+            self._set_aside(error)
             note(f"{error}; it is set aside and its rows are computed again")
+        except ShardError:
+            pass  # another run has set it aside in this moment
         return None
+
+    def _set_aside(self, damaged: shards.DamagedShardError) -> None:
+        """Rename a damaged shard so that it is not used any more; on a read-only disk it stays."""
+        with contextlib.suppress(OSError):
+            damaged.path.replace(damaged.path.with_suffix(".damaged"))
 
     def writer(
         self,
@@ -149,14 +206,15 @@ class BaseStore:
         seconds_per_shard: float,
         locations: dict[Key, Location] | None = None,
     ) -> ShardWriter:
-        """Return a writer that adds shards to this base_store, after removing what killed runs left.
+        """Return a writer that adds shards, after removing what killed runs left.
 
-        It tells in `locations` where each row is.
+        It enters into `locations` where each row is.
         """
         if self.shard_folder.exists():
             remove_left_behind(self.shard_folder)
-        if not (self.folder / BASE_FILE).exists():
-            write_bytes_whole(self.folder / BASE_FILE, _json_bytes({"format": FORMAT, **self.base}))
+        base_file, facts = self.folder / BASE_FILE, {"format": SHARD_FORMAT, **self.base}
+        if _read_json(base_file) != facts:
+            write_bytes_whole(base_file, _json_bytes(facts))
         return ShardWriter(self, rows_per_shard, seconds_per_shard, {} if locations is None else locations)
 
     def check(self, names: Iterable[str]) -> None:
@@ -165,13 +223,13 @@ class BaseStore:
         Raises
         ------
         ShardError
-            Naming the first shard that is not.
+            A shard is missing or damaged; the message names it.
+        StoreError
+            A shard cannot be read now.
         """
-        verified = self._recall_verified()
+        verified = self._load_verified()
         for name in names:
-            path = self.shard_folder / name
-            if not path.is_file():
-                raise ShardError(f"shard {path} is missing")
+            path = self._path(name)
             if verified.get(name) != _stat(path):
                 shards.check_bytes(path)
 
@@ -181,67 +239,93 @@ class BaseStore:
         index = {name: number for number, name in enumerate(names)}
         shard = np.array([index[place.shard] for place in places], np.int64)
         row = np.array([place.row for place in places], np.int64)
-        return gather([self.shard_folder / name for name in names], shard, row, shape, dtype)
+        return self.gather(names, shard, row, shape, dtype)
 
-    def _recall_verified(self) -> dict[str, Stat]:
-        with contextlib.suppress(OSError, ValueError):
-            kept = json.loads((self.folder / "verified.json").read_text(encoding="utf-8"))
-            return kept if isinstance(kept, dict) else {}
-        return {}
+    def gather(
+        self,
+        names: Sequence[str],
+        shard: NDArray[Any],
+        row: NDArray[Any],
+        shape: tuple[int, ...],
+        dtype: Any,
+    ) -> NDArray[Any]:
+        """Read scattered rows, every shard once and in one stretch.
 
-    def _keep_verified(self, verified: dict[str, Stat]) -> None:
-        # on a disk that cannot be written the shards are simply read again next time
+        Parameters
+        ----------
+        names : sequence of str
+            The shards.
+        shard, row : ndarray of int, shape (n,)
+            For each row wanted, its shard's index in `names` and its place in it.
+        shape : tuple of int
+            Of one row.
+        dtype : dtype
+
+        Returns
+        -------
+        ndarray, shape (n, *shape)
+
+        Raises
+        ------
+        ShardError
+            A shard is missing or damaged; a damaged one is set aside.
+        StoreError
+            A shard cannot be read now.
+        FormatError
+            A shard does not have such rows.
+        """
+        out = np.empty((len(row), *shape), dtype)
+        for number in np.unique(shard):
+            here = np.flatnonzero(shard == number)
+            first, last = int(row[here].min()), int(row[here].max())
+            try:
+                block = shards.read_rows(self._path(names[number]), first, last + 1, shape, dtype)
+            except shards.DamagedShardError as error:
+                # size and times of the file are as before: the next run would trust the shard again
+                if not self.read_only:
+                    self._set_aside(error)
+                raise
+            out[here] = block[row[here] - first]
+        return out
+
+    def _path(self, name: str) -> Path:
+        if not shards.is_shard_name(name):
+            raise FormatError(f"{name!r} is not the name of a shard")
+        return self.shard_folder / name
+
+    def _load_verified(self) -> dict[str, Any]:
+        return _read_json(self.folder / VERIFIED_FILE) or {}
+
+    def _save_verified(self, verified: dict[str, Stat]) -> None:
+        # on a disk that cannot be written the shards are read in full again next time
         with contextlib.suppress(StoreError):
-            write_bytes_whole(self.folder / "verified.json", _json_bytes(verified))
+            write_bytes_whole(self.folder / VERIFIED_FILE, _json_bytes(verified))
 
 
-def gather(
-    paths: Sequence[Path], shard: NDArray[Any], row: NDArray[Any], shape: tuple[int, ...], dtype: Any
-) -> NDArray[Any]:
-    """Read scattered rows, every shard once and in one stretch.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The shards.
-    shard, row : ndarray of int, shape (n,)
-        For each row wanted, its shard's index in `paths` and its place in it.
-    shape : tuple of int
-        Of one row.
-    dtype : dtype
-
-    Returns
-    -------
-    ndarray, shape (n, *shape)
-
-    Raises
-    ------
-    ShardError
-        A shard is missing or damaged; a damaged one is set aside.
-    """
-    out = np.empty((len(row), *shape), dtype)
-    for number in np.unique(shard):
-        here = np.flatnonzero(shard == number)
-        first, last = int(row[here].min()), int(row[here].max())
-        try:
-            block = shards.read_rows(paths[number], first, last + 1)
-        except ShardError:
-            # bytes that rot without a new time stamp: the next run would trust the shard again
-            set_aside(paths[number])
-            raise
-        out[here] = block[row[here] - first]
-    return out
+def _is_visible_hdf5(path: Path) -> bool:
+    return path.suffix == shards.SUFFIX and not path.name.startswith(".")
 
 
 def _stat(path: Path) -> Stat:
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise ShardError(f"shard {path} is missing") from None
+    except OSError as error:
+        raise StoreError(f"shard {path} cannot be read: {error.strerror or error}") from None
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def set_aside(path: Path) -> None:
-    """Rename a damaged shard so that it is used no more; on a read-only disk it stays."""
-    with contextlib.suppress(OSError):
-        path.replace(path.with_suffix(".damaged"))
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object; None for a file that is missing, cannot be read or holds something else."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(read_regular(path, _LARGEST_JSON))
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 class ShardWriter:
@@ -297,7 +381,3 @@ class ShardWriter:
             self.locations.update({key: Location(path.name, row) for row, key in enumerate(self._keys)})
         self._keys, self._started = [], time.monotonic()
         self.seconds += self._started - started
-
-
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

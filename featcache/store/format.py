@@ -1,9 +1,23 @@
-"""The store's names on disk and its format number.
+"""Format numbers of the files that featcache writes, and the names in HDF5 files.
 
-The number is raised when a file written by this version could be misread by an older one, or the other
-way round. To raise it: add one to `FORMAT`, teach the readers what the older number means, put one shard
-and one packed feature file written by the last release of the old number into ``tests/store/old`` and
-prove there that they still load. A number that is higher than `FORMAT` is refused, never guessed at.
+A number is raised when an older version could misread a file of this version, or the other way round. To
+raise one:
+
+1. Add one to the number here.
+2. Teach the reader of that kind of file what the older number means.
+3. Put a small file written by the last release into ``tests/data/v<release>`` and prove in a test that it
+   still loads.
+
+A number higher than the one here is rejected: the file was written by a newer version.
+
+===============  ======  =====================================================================
+kind             number  changes
+===============  ======  =====================================================================
+shard            1
+feature file     2       a SHA-256 in the user block covers the file; paths have a fixed length
+model            1
+export           1
+===============  ======  =====================================================================
 """
 
 from __future__ import annotations
@@ -12,38 +26,55 @@ from typing import Any
 
 from featcache.errors import FormatError
 
-FORMAT = 1
+SHARD_FORMAT = 1
+FEATURE_FORMAT = 2
+MODEL_FORMAT = 1
+EXPORT_FORMAT = 1
 
 # in a shard
 FEATURES, DIGEST, VIEW = "features", "digest", "view"
 # beside them in each group of a feature file
 LABELS, PATH, SHARD, ROW = "labels", "path", "shard", "row"
+# in a packed file: the SHA-256 of every block of rows of FEATURES
+BLOCK_HASHES, ROWS_PER_BLOCK = "features_sha256", "rows_per_block"
 # in a split whose photos have several views, a group with FEATURES, SHARD and ROW of all of them, and VIEW
-VIEWS, AUGMENT = "views", "augment"
-# groups of a feature file that are no splits
-SHARDS, SKIPPED = "shards", "skipped"
-# a shard's folder below the base's, and what the base's folder tells about the base
-SHARD_FOLDER, BASE_FILE = "shards", "base.json"
+VIEW_GROUP, AUGMENT = "views", "augment"
+# members of a feature file that are not splits
+SHARDS, SKIPPED, REASON = "shards", "skipped", "reason"
+# in the folder of a base
+SHARD_FOLDER, BASE_FILE, VERIFIED_FILE = "shards", "base.json", "verified.json"
 
 DIGEST_BYTES = 32
 
 
-def check_format(number: Any, name: str) -> None:
-    """Refuse a file whose format number is missing or newer than this version's.
+def check_format(number: Any, newest: int, name: str) -> int:
+    """Return a file's format number if this version reads it.
+
+    Parameters
+    ----------
+    number : int
+        As it stands in the file; None where it is missing.
+    newest : int
+        The number of this version: `SHARD_FORMAT`, `FEATURE_FORMAT`, `MODEL_FORMAT` or `EXPORT_FORMAT`.
+    name : str
+        The file, for the message.
 
     Raises
     ------
     FormatError
-        With the number found and what to do.
+        The number is missing, is not a format number, or is newer than this version's.
     """
     if number is None:
-        raise FormatError(f"{name} is no file of featcache; `featcache features RECIPE` writes one")
+        raise FormatError(f"{name} is not a file of featcache; `featcache features RECIPE` writes one")
     try:
-        number = int(number)
+        found = int(number)
     except (TypeError, ValueError, OverflowError):
-        raise FormatError(f"{name} is damaged: its format is {number!r}, which is no number") from None
-    if number > FORMAT:
+        found = 0
+    if found < 1:
+        raise FormatError(f"{name} has the invalid format number {number!r}; valid are 1 to {newest}")
+    if found > newest:
         raise FormatError(
-            f"{name} has format {int(number)}; this version of featcache reads formats up to {FORMAT}: "
+            f"{name} has format {found}; this version of featcache reads formats up to {newest}: "
             "upgrade featcache, or extract again with this version"
         )
+    return found

@@ -1,33 +1,58 @@
 """Shards: immutable HDF5 files of features, named by the hash of their bytes.
 
-A shard is made in memory and written as plain bytes, so that a full disk or a kill can never leave a
-half-made HDF5 file; and its name lets the bytes be checked before HDF5 parses a single one of them.
+A shard is made in memory and written as plain bytes, so that a full disk or a kill never leaves a
+half-made HDF5 file; and its name lets the bytes be checked before HDF5 parses any of them.
+
+A shard is damaged if its bytes no longer have the hash that its name says, and in no other case. Permission
+denied, no file handle left or an error of the network are errors of the moment: the shard is good.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import ShardError
+from featcache.errors import FeatcacheError, FormatError, ShardError, StoreError
 from featcache.files import file_sha256, written_whole
-from featcache.store.format import DIGEST, DIGEST_BYTES, FEATURES, FORMAT, VIEW, check_format
+from featcache.store.format import DIGEST, DIGEST_BYTES, FEATURES, SHARD_FORMAT, VIEW, check_format
 from featcache.store.plan import Key
+from featcache.store.reading import HDF5_ERRORS, dataset, json_attribute, one_line, open_hdf5, text_array
 
 SUFFIX = ".h5"
+# File formats of HDF5 1.10 have checksums in their headers and indexes; those of 1.8 have none.
+HDF5_VERSIONS = ("v110", "v110")
 _NAME_LENGTH = 32
+_NAME = re.compile(r"[0-9a-f]{32}\.h5")
 # About this many bytes are read or checked at once: single-row chunks are slow, whole shards are wasteful.
 _CHUNK_BYTES = 1 << 20
+
+T = TypeVar("T")
+
+
+class DamagedShardError(ShardError):
+    """The bytes of a shard have changed since it was written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"shard {path} is damaged: its bytes have changed since it was written")
+        self.path = path
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file name is one that `write_shard` gives; other names never become part of a path."""
+    return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -82,27 +107,28 @@ def write_shard(folder: Path, keys: Sequence[Key], features: NDArray[Any], base:
 
 def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any]) -> bytes:
     digest = np.frombuffer(b"".join(key.digest for key in keys), np.uint8).reshape(len(keys), DIGEST_BYTES)
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["base"] = json.dumps(base, sort_keys=True)
-        file.attrs["versions"] = json.dumps(library_versions(), sort_keys=True)
-        create_checked(file, FEATURES, features)
-        create_checked(file, DIGEST, digest)
-        create_checked(file, VIEW, np.array([key.view for key in keys], np.int64))
-        file.flush()
-        return bytes(file.id.get_file_image())
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=HDF5_VERSIONS) as file:
+        file.attrs["format"] = SHARD_FORMAT
+        # of fixed length: other strings are in a heap without checksums, in which HDF5 can loop for ever
+        for name, value in (("base", base), ("versions", library_versions())):
+            file.attrs[name] = text_array([json.dumps(value, sort_keys=True)])[0]
+        _create_checked(file, FEATURES, features)
+        _create_checked(file, DIGEST, digest)
+        _create_checked(file, VIEW, np.array([key.view for key in keys], np.int64))
+    return image.getvalue()
 
 
-def create_checked(group: Any, name: str, data: NDArray[Any]) -> None:
+def _create_checked(group: Any, name: str, data: NDArray[Any]) -> None:
     """Create a dataset with a checksum on every block of rows."""
-    group.create_dataset(name, data=data, chunks=chunks_of(data.shape, data.dtype), fletcher32=True)
+    chunks = (rows_per_block(data.shape, data.dtype), *data.shape[1:])
+    group.create_dataset(name, data=data, chunks=chunks, fletcher32=True)
 
 
-def chunks_of(shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
-    """Return the chunk shape for rows of ``shape[1:]``: whole rows, about one MiB of them."""
-    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
-    rows = max(1, min(shape[0], _CHUNK_BYTES // max(1, row_bytes)))
-    return (rows, *shape[1:])
+def rows_per_block(shape: tuple[int, ...], dtype: Any, block_bytes: int = _CHUNK_BYTES) -> int:
+    """Return how many rows of ``shape[1:]`` make a block of about `block_bytes`, at least one."""
+    row_bytes = math.prod(shape[1:]) * int(np.dtype(dtype).itemsize)
+    return max(1, min(int(shape[0]), block_bytes // max(1, row_bytes)))
 
 
 @cache
@@ -116,21 +142,31 @@ def check_bytes(path: Path) -> None:
 
     Raises
     ------
+    DamagedShardError
+        Its bytes have changed.
     ShardError
-        The shard is missing or its bytes have changed.
+        It is missing.
+    StoreError
+        It cannot be read now.
     """
     try:
         whole = _has_name_of_content(path, path.stem)
     except FileNotFoundError:
         raise ShardError(f"shard {path} is missing") from None
     except OSError as error:
-        raise ShardError(f"shard {path} cannot be read: {error.strerror or error}") from None
+        raise _unreadable(path, error.strerror or str(error)) from None
     if not whole:
-        raise ShardError(f"shard {path} is damaged: its bytes have changed since it was written")
+        raise DamagedShardError(path)
 
 
 def _has_name_of_content(path: Path, name: str) -> bool:
     return file_sha256(path)[:_NAME_LENGTH] == name
+
+
+def _unreadable(path: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"shard {path} cannot be read: {reason}. It is left as it is; correct the cause and run again"
+    )
 
 
 def read_keys(path: Path, base: dict[str, Any]) -> ShardKeys:
@@ -145,48 +181,58 @@ def read_keys(path: Path, base: dict[str, Any]) -> ShardKeys:
     Raises
     ------
     ShardError
-        The shard is missing, damaged or of another base.
+        The shard is missing, or damaged (`DamagedShardError`).
+    StoreError
+        It cannot be read now.
     FormatError
-        A newer version wrote it.
+        A newer version wrote it, or it is of another base.
     """
-    with open_shard(path) as file:
-        check_format(file.attrs.get("format"), f"shard {path}")
-        if json.loads(file.attrs["base"]) != base:
-            raise ShardError(f"shard {path} was made with another base than its folder says")
-        return ShardKeys(_read(file, DIGEST, path), _read(file, VIEW, path))
+
+    def read(file: Any) -> ShardKeys:
+        if json_attribute(file.attrs, "base") != base:
+            raise FormatError(f"shard {path} was made with another base than its folder says")
+        rows = len(dataset(file, VIEW, (None,), np.int64))
+        digest = dataset(file, DIGEST, (rows, DIGEST_BYTES), np.uint8)
+        return ShardKeys(np.asarray(digest[:]), np.asarray(file[VIEW][:]))
+
+    return _from_shard(path, read)
 
 
-def read_rows(path: Path, start: int, stop: int) -> NDArray[Any]:
+def read_rows(path: Path, start: int, stop: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Read rows ``start`` to ``stop`` (excluded) of a shard's features; their checksums are compared.
 
-    Raises
-    ------
-    ShardError
-        The shard is missing or damaged.
-    """
-    with open_shard(path) as file:
-        return _read(file, FEATURES, path, slice(start, stop))
-
-
-def open_shard(path: Path) -> Any:
-    """Open a shard for reading, as an ``h5py.File``.
+    Parameters
+    ----------
+    path : Path
+    start, stop : int
+    shape : tuple of int
+        Of one row.
+    dtype : dtype
 
     Raises
     ------
-    ShardError
-        It is missing or no HDF5 file any more.
+    ShardError, StoreError, FormatError
+        As `read_keys`, or the shard has no such rows.
     """
-    if not path.is_file():
-        raise ShardError(f"shard {path} is missing")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ShardError(f"shard {path} is damaged: {error}") from None
+
+    def read(file: Any) -> NDArray[Any]:
+        features = dataset(file, FEATURES, (None, *shape), dtype)
+        if not 0 <= start < stop <= len(features):
+            raise FormatError(f"shard {path} has {len(features)} rows; rows {start} to {stop} are asked for")
+        return np.asarray(features[start:stop])
+
+    return _from_shard(path, read)
 
 
-def _read(file: Any, name: str, path: Path, rows: slice = slice(None)) -> NDArray[Any]:
+def _from_shard(path: Path, read: Callable[[Any], T]) -> T:
+    """Return what `read` reads from the open shard; on an error, find out whether the shard is damaged."""
     try:
-        return np.asarray(file[name][rows])
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        # what h5py raises for a wrong checksum, a lost dataset, a broken header
-        raise ShardError(f"shard {path} is damaged: {error}") from None
+        with open_hdf5(path) as file:
+            check_format(file.attrs.get("format"), SHARD_FORMAT, f"shard {path}")
+            return read(file)
+    except (FeatcacheError, *HDF5_ERRORS) as error:
+        # the message of HDF5 does not tell damage from a disk that cannot be read; the hash does
+        check_bytes(path)
+        if isinstance(error, FeatcacheError):
+            raise
+        raise _unreadable(path, one_line(error)) from None

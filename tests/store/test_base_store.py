@@ -1,5 +1,8 @@
+import errno
+import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -8,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import ShardError, StoreError
+from featcache.store import base_store as base_store_module
 from featcache.store import shards
-from featcache.store.base_store import Store
+from featcache.store.base_store import BaseStore, Store
 from featcache.store.plan import Key
 
 BASE = {"feature_shape": [3], "dtype": "float32"}
@@ -97,7 +101,7 @@ def damage(data: bytes, how: str, at: float, junk: bytes) -> bytes:
     at=st.floats(0, 1),
     junk=st.binary(max_size=3000),
 )
-@settings(max_examples=320, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_broken_shard_is_set_aside_and_only_its_rows_are_missing(tmp_path, how, at, junk):
     shutil.rmtree(tmp_path)
     base_store = filled_base_store(tmp_path)
@@ -129,22 +133,8 @@ def test_bytes_that_rot_without_a_new_time_stamp_are_found_when_they_are_read(tm
     assert not path.exists()
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
-    base_store = filled_base_store(tmp_path)
-    host = os.uname().nodename
-    dead = base_store.shard_folder / f".abc.h5.{host}.999999999.00ff.aside"
-    living = base_store.shard_folder / f".abc.h5.{host}.{os.getpid()}.00ff.aside"
-    elsewhere = base_store.shard_folder / ".abc.h5.another-host.999999999.00ff.aside"
-    for path in (dead, living, elsewhere):
-        path.write_bytes(b"half")
-    base_store.writer(2, 1e9)
-    assert not dead.exists()
-    assert living.exists()
-    assert elsewhere.exists()
-
-
 def test_a_shard_of_a_newer_format_is_left_alone_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "FORMAT", 99)
+    monkeypatch.setattr(shards, "SHARD_FORMAT", 99)
     base_store = filled_base_store(tmp_path)
     monkeypatch.undo()
     said = []
@@ -163,10 +153,133 @@ def test_nothing_half_is_left_when_writing_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_saved_spec_is_loaded_and_a_damaged_one_is_a_miss(tmp_path):
+@pytest.mark.parametrize("damage", ['{"a": [1', "[1]", "\xff", "[" * 100_000, "1" * 5000])
+def test_a_saved_spec_is_loaded_and_a_damaged_one_is_a_miss(tmp_path, damage):
     store = Store(tmp_path)
     assert store.load_spec("q") is None
     store.save_spec("q", {"a": [1, 2]})
     assert store.load_spec("q") == {"a": [1, 2]}
-    (tmp_path / "resolved" / "q.json").write_text('{"a": [1')
+    (tmp_path / "resolved" / "q.json").write_bytes(damage.encode("latin-1"))
     assert store.load_spec("q") is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "c:x"])
+def test_a_name_that_leads_out_of_the_store_is_rejected(tmp_path, name):
+    store = Store(tmp_path / "cache")
+    for use in (
+        lambda: store.base_store(name, BASE),
+        lambda: store.save_file(name, "openvino.zip", b""),
+        lambda: store.save_file("base", name, b""),
+        lambda: store.load_file(name, "openvino.zip"),
+        lambda: store.save_spec(name, {}),
+    ):
+        with pytest.raises(StoreError, match="cannot be the name"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_attribute_damaged(path):
+    data = path.read_bytes()
+    at = data.index(b'"feature_shape"')
+    path.write_bytes(data[:at] + b"\0" + data[at + 1 :])
+
+
+def test_an_attribute_that_rots_without_a_new_time_stamp_is_damage(tmp_path, monkeypatch):
+    base_store = filled_base_store(tmp_path)
+    victim = sorted(base_store.shard_folder.glob("*.h5"))[0]
+    with_attribute_damaged(victim)
+    monkeypatch.setattr(base_store, "_load_verified", lambda: {victim.name: base_store_module._stat(victim)})
+    said = []
+    base_store.find(keys_of(1), said.append)
+    assert len(said) == 1
+    assert "damaged" in said[0]
+    assert victim.with_suffix(".damaged").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ESTALE, errno.EAGAIN])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_shard_that_cannot_be_read_is_left_and_named(tmp_path, monkeypatch, number, trusted):
+    base_store = filled_base_store(tmp_path)
+    if trusted:
+        base_store.find([], quiet)
+    before = sorted(base_store.folder.rglob("*"))
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("featcache.files.os.open", fail)
+    monkeypatch.setattr("featcache.store.reading.h5py.File", fail)
+    with pytest.raises(StoreError, match=os.strerror(number)) as caught:
+        base_store.find(keys_of(1), quiet)
+    monkeypatch.undo()
+    assert not isinstance(caught.value, ShardError)
+    assert ".h5" in str(caught.value)
+    assert sorted(base_store.folder.rglob("*")) == before
+    assert set(base_store.find(keys_of(1), quiet)) == set(keys_of(1))
+
+
+def test_a_good_shard_that_hdf5_cannot_read_now_is_not_damage(tmp_path, monkeypatch):
+    base_store = filled_base_store(tmp_path)
+    found = base_store.find(keys_of(1), quiet)
+
+    def fail(*_, **__):
+        raise KeyError("unable to read the object header (errno = 5)")
+
+    monkeypatch.setattr("featcache.store.shards.dataset", fail)
+    with pytest.raises(StoreError, match="left as it is"):
+        base_store.read([found[keys_of(1)[0]]], (3,), np.float32)
+    assert len(list(base_store.shard_folder.glob("*.h5"))) == 3
+
+
+def test_a_shard_of_another_base_is_left_and_not_used(tmp_path):
+    base_store = filled_base_store(tmp_path)
+    other = shards.write_shard(base_store.shard_folder, keys_of(9), features_of(9), BASE | {"name": "other"})
+    said = []
+    assert base_store.find(keys_of(9), said.append) == {}
+    assert "another base" in said[0]
+    assert other.exists()
+
+
+def test_a_file_without_the_name_of_a_shard_is_left_and_said(tmp_path):
+    base_store = filled_base_store(tmp_path)
+    (base_store.shard_folder / "notes.h5").write_bytes(b"mine")
+    said = []
+    base_store.find(keys_of(1), said.append)
+    assert "notes.h5" in said[0]
+    assert (base_store.shard_folder / "notes.h5").exists()
+
+
+@pytest.mark.parametrize(
+    "verified", ["[]", '{"../../x.h5": [1, 2, 3]}', '{"%s": "yes"}', '{"%s": {"a": 1}}', "\0", "[" * 100_000]
+)
+def test_verified_json_of_any_content_does_no_harm(tmp_path, verified):
+    base_store = filled_base_store(tmp_path)
+    names = sorted(path.name for path in base_store.shard_folder.iterdir())
+    (base_store.folder / "verified.json").write_text(verified.replace("%s", names[0]))
+    assert len(base_store.find(keys_of(1, 2, 3, 4, 5), quiet)) == 5
+    assert sorted(json.loads((base_store.folder / "verified.json").read_text())) == names
+
+
+def test_a_damaged_base_json_is_written_again(tmp_path):
+    base_store = filled_base_store(tmp_path)
+    whole = (base_store.folder / "base.json").read_bytes()
+    (base_store.folder / "base.json").write_bytes(whole[:20])
+    base_store.writer(2, 1e9)
+    assert (base_store.folder / "base.json").read_bytes() == whole
+
+
+def test_threads_write_shards_at_the_same_time(tmp_path):
+    def write(number):
+        return shards.write_shard(tmp_path, keys_of(number), features_of(number), BASE)
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(write, range(100)))
+    for number, path in enumerate(paths):
+        assert shards.read_keys(path, BASE).keys() == keys_of(number)
+
+
+def test_the_names_of_version_0_1_still_work(tmp_path):
+    import featcache.store.shelf as old
+
+    assert old is base_store_module
+    assert old.Shelf is BaseStore

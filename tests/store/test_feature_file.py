@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from featcache.errors import FormatError, ShardError
 from featcache.store.base_store import Store
-from featcache.store.feature_file import Contents, Features, SplitRows, pack, write_feature_file
+from featcache.store.feature_file import Features
+from featcache.store.feature_writer import Contents, SplitRows, write_feature_file
+from featcache.store.packing import pack
 from featcache.store.plan import Key
+from featcache.store.seal import seal
 
 BASE = {"feature_shape": [2, 2, 3], "dtype": "float32", "name": "tiny"}
 
@@ -137,8 +140,8 @@ def test_a_packed_file_stands_alone(tmp_path):
 
 def test_a_newer_format_is_refused(tmp_path):
     path, _ = write(tmp_path)
-    with h5py.File(path, "r+") as file:
-        file.attrs["format"] = 99
+    with path.open("r+b") as file:
+        seal(file, number=99)
     with pytest.raises(FormatError, match=r"format 99.*upgrade"):
         Features(path)
 
