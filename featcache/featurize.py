@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
 from featcache.images.decode import decode_views
-from featcache.images.table import digest_of
+from featcache.images.source import digest_of, read_photo
 from featcache.images.views import View
 from featcache.recipe import BaseSettings
 
@@ -217,10 +216,7 @@ def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]
 def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> list[NDArray[np.uint8]]:
     """Read a file once and decode views of it."""
     started, photo = time.perf_counter(), views[0]
-    try:
-        data = Path(photo.path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    data = read_photo(photo.path)
     if photo.digest and digest_of(data) != photo.digest:
         # its row would carry another photo's key
         raise ImageError("changed while it was being read; run again")

@@ -195,47 +195,43 @@ def explain_os_error(error: OSError, path: Path) -> str:
     return f"{path}: {error.strerror or error}"
 
 
-def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a regular file for reading.
-
-    A pipe, a device or a socket is refused: reading one can block for ever or never end.
-
-    Raises
-    ------
-    OSError
-        The file is missing, cannot be read or is not a regular file (EISDIR, EINVAL).
-    """
-    # without O_NONBLOCK opening a pipe waits for a writer
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(handle).st_mode
-    if stat.S_ISREG(mode):
-        return open(handle, "rb")  # noqa: PTH123
-    os.close(handle)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
-    raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-
-
-def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> bytes:
-    """Return the bytes of a regular file.
+def regular_handle(path: str | os.PathLike[str], at_most: int | None = None) -> int:
+    """Open a regular file for reading and return its file descriptor.
 
     Parameters
     ----------
     path : path
-        See `open_regular`.
+        A pipe, a device or a socket is refused: reading one can block for ever or never end.
     at_most : int, optional
-        Bytes. A larger file is refused before it is read.
+        Bytes. A larger file is refused.
 
     Raises
     ------
     OSError
-        The file is missing, cannot be read, is not a regular file (EINVAL) or is too large (EFBIG).
+        The file is missing, cannot be read, is not a regular file (EISDIR, EINVAL) or is too large (EFBIG).
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if at_most is not None and size > at_most:
-            message = f"it has {size:,} bytes; at most {at_most:,} are read"
-            raise OSError(errno.EFBIG, message, os.fspath(path))
+    # without O_NONBLOCK opening a pipe waits for a writer
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and (at_most is None or status.st_size <= at_most):
+        return handle
+    os.close(handle)
+    name = os.fspath(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", name)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", name)
+    raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; at most {at_most:,} are read", name)
+
+
+def open_regular(path: str | os.PathLike[str], at_most: int | None = None) -> BufferedReader:
+    """Open a regular file for reading; see `regular_handle`."""
+    return open(regular_handle(path, at_most), "rb")
+
+
+def read_regular(path: str | os.PathLike[str], at_most: int | None = None) -> bytes:
+    """Return the bytes of a regular file; see `regular_handle`."""
+    with open_regular(path, at_most) as file:
         return file.read() if at_most is None else file.read(at_most)
 
 

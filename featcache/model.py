@@ -5,7 +5,6 @@ Heads are imported where one is loaded or saved, so that looking at a model's fa
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,18 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.base import Base
+from featcache.bases.base import NETWORK_FILE, Base
+from featcache.bases.contract import ReadOnly, SpecStore
 from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import DataError, ModelError
 from featcache.featurize import Photo, featurize, featurize_pixels
-from featcache.files import write_bytes_whole
 from featcache.images.folders import photo_files
+from featcache.model_files import read_model, write_model
 from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
 from featcache.run.results import read_results
 from featcache.store.base_store import Store
-from featcache.store.format import MODEL_FORMAT, check_format
 from featcache.store.shards import library_versions
 
 
@@ -99,6 +98,7 @@ class Model:
         self.name, self.classes, self.settings, self.spec, self.scores = name, classes, settings, spec, scores
         self.cache = default_cache() if cache is None else cache
         self._head = head
+        self._is_foreign = False
 
     @cached_property
     def head(self) -> Any:
@@ -119,7 +119,7 @@ class Model:
         return load_linear(self._head) or self.head
 
     def save(self, folder: Path) -> None:
-        """Write ``model.json`` and the head into `folder`.
+        """Write ``model.json`` and the head into `folder`, as a whole.
 
         Raises
         ------
@@ -130,28 +130,25 @@ class Model:
         """
         from featcache.heads.persistence import save_head
 
-        head_file = save_head(self.head, folder)
-        # last, so that a folder with a model.json is a whole model
-        write_bytes_whole(folder / MODEL_FILE, (json.dumps(self._facts(head_file), indent=1) + "\n").encode())
-
-    def _facts(self, head_file: str) -> dict[str, Any]:
         settings = self.settings.model_dump(mode="json")
         for key, path in files_of(self.settings).items():
             settings[key] = str(path.resolve())
-        return {
-            "format": MODEL_FORMAT,
+        facts = {
             "name": self.name,
             "classes": list(self.classes),
             "base": {"settings": settings, "spec": self.spec.to_json()},
-            "head": head_file,
             "cache": str(self.cache.resolve()),
             "scores": self.scores,
             "versions": library_versions(),
         }
+        write_model(folder, facts, lambda aside: save_head(self.head, aside))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Model:
         """Load a model's folder, or the best model of a run's folder.
+
+        What the folder says decides nothing about where files are written: the store that it names is only
+        read.
 
         Raises
         ------
@@ -161,23 +158,27 @@ class Model:
             A newer version wrote it.
         """
         path = find_model(Path(folder))
-        facts = read_facts(path)
-        try:
-            model = cls(
-                name=facts["name"],
-                classes=tuple(facts["classes"]),
-                settings=BaseSettings(**facts["base"]["settings"]),
-                spec=BaseSpec.from_json(facts["base"]["spec"]),
-                head=path / facts["head"],
-                scores=facts["scores"],
-                cache=Path(facts["cache"]),
+        facts = read_model(path)
+        model = cls(
+            facts.name, facts.classes, facts.settings, facts.spec, facts.head, facts.scores, facts.cache
+        )
+        model._is_foreign = facts.cache.absolute() != default_cache().absolute()
+        model._check_head(path)
+        return model
+
+    def _check_head(self, path: Path) -> None:
+        """Refuse a head that knows other classes or takes other features than the model."""
+        known = self._classifier.classes_
+        if not np.array_equal(known, np.arange(len(self.classes))):
+            raise ModelError(
+                f"{path}: the model has {len(self.classes)} classes, but the head knows {len(known)} labels, "
+                f"{known[:5].tolist()}…; train the head again"
             )
-            known = len(model._classifier.classes_)
-            if len(model.classes) != known:
-                raise ValueError(f"{len(model.classes)} classes, but the head knows {known}")
-            return model
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path / MODEL_FILE} is damaged ({error!r}); train the head again") from None
+        try:
+            self._classifier.predict(np.zeros((1, *self.spec.feature_shape), np.float32))
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(f"{path}: the head does not take this base's features: {reason}") from None
 
     def predict(self, photos: Any, reporter: Reporter = SILENT) -> Iterator[Prediction]:
         """Classify photos in batches; one result per photo, in order.
@@ -230,22 +231,39 @@ class Model:
         """Return the base that the head was trained on, for so many photos at a time, or fewer."""
         size = max(1, min(self.settings.batch_size, photos))  # a batch is filled up: one photo needs one
         settings = self.settings.model_copy(update={"batch_size": size})
-        return Base(settings, Store(self.cache), reporter.note, self.spec)
+        return Base(settings, self._spec_store(), reporter.note, self.spec)
+
+    def _spec_store(self) -> SpecStore:
+        """Return the store with the converted network: one that a file names is never written."""
+        own, named = Store(default_cache()), Store(self.cache)
+        if not self._is_foreign:
+            return named
+        name = self.spec.folder_name
+        return (
+            ReadOnly(named)
+            if named.has_file(name, NETWORK_FILE) and not own.has_file(name, NETWORK_FILE)
+            else own
+        )
 
     def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
         """Classify features (n, ...) that this model's base gave; paths are left empty."""
         return list(self._classify([""] * len(features), features))
 
-    def _classify(self, paths: Sequence[str], features: NDArray[Any]) -> Iterator[Prediction]:
-        labels = self._classifier.predict(features)
+    def probabilities(self, features: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the classes' probabilities (n, k) for features (n, ...); None for heads without any."""
         if not hasattr(self._classifier, "predict_proba"):
-            yield from (
-                Prediction(path, self.classes[label]) for path, label in zip(paths, labels, strict=True)
-            )
-            return
-        for path, label, row in zip(paths, labels, self._classifier.predict_proba(features), strict=True):
-            by_class = {name: float(value) for name, value in zip(self.classes, row, strict=True)}
-            yield Prediction(path, self.classes[label], by_class[self.classes[label]], by_class)
+            return None
+        return np.asarray(self._classifier.predict_proba(features))
+
+    def _classify(self, paths: Sequence[str], features: NDArray[Any]) -> Iterator[Prediction]:
+        labels, shares = self._classifier.predict(features), self.probabilities(features)
+        for row, (path, label) in enumerate(zip(paths, labels, strict=True)):
+            name = self.classes[label]
+            if shares is None:
+                yield Prediction(path, name)
+            else:
+                by_class = dict(zip(self.classes, shares[row].tolist(), strict=True))
+                yield Prediction(path, name, by_class[name], by_class)
 
 
 def _holds_numbers(photos: Any) -> bool:
@@ -333,23 +351,3 @@ def _best_model(run: Path) -> Path:
     for note in notes:
         warnings.warn(note, stacklevel=4)
     return results.best.model
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Read a model's ``model.json``.
-
-    Raises
-    ------
-    ModelError, FormatError
-        It is damaged, or of a newer format.
-    """
-    facts = _read_json(folder / MODEL_FILE)
-    check_format(facts.get("format"), MODEL_FORMAT, str(folder / MODEL_FILE))
-    return facts
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} is damaged ({error}); train the head again") from None

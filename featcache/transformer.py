@@ -16,8 +16,7 @@ from featcache.bases.base import Base
 from featcache.errors import DataError, RecipeError
 from featcache.extraction.stage import ensure, key_of
 from featcache.featurize import Photo
-from featcache.files import read_regular
-from featcache.images.table import digest_of
+from featcache.images.source import digest_photo
 from featcache.recipe import BaseSettings, default_cache
 from featcache.store.base_store import Store
 
@@ -141,6 +140,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 def _photo(path: str) -> Photo:
     try:
-        return Photo(path, digest_of(read_regular(path)))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        return Photo(path, digest_photo(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

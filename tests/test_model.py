@@ -18,7 +18,8 @@ from featcache.errors import DataError, FeatcacheError, FormatError, ModelError,
 from featcache.extraction.stage import extract
 from featcache.images.decode import decode
 from featcache.model import MODEL_FILE, Model
-from featcache.recipe import Recipe
+from featcache.model_files import with_hash
+from featcache.recipe import Recipe, default_cache
 from featcache.runtime import keras
 from featcache.training import train_heads
 
@@ -75,7 +76,7 @@ def folder(place, tmp_path):
 def spoil(folder, **changes):
     """Change what ``model.json`` says."""
     facts = json.loads((folder / MODEL_FILE).read_text())
-    (folder / MODEL_FILE).write_text(json.dumps(facts | changes))
+    (folder / MODEL_FILE).write_text(json.dumps(with_hash(facts | changes)))
 
 
 # ---- asking about photos ---------------------------------------------------------------------------------
@@ -289,7 +290,9 @@ def test_a_model_can_be_moved(place, folder, tmp_path):
 
 def test_model_json_says_what_the_model_is(place):
     facts = json.loads((place / "run" / "models" / "linear" / MODEL_FILE).read_text())
-    assert set(facts) == {"format", "name", "classes", "base", "head", "cache", "scores", "versions"}
+    assert set(facts) == {
+        *("format", "name", "classes", "base", "head", "cache", "scores", "versions", "files", "sha256")
+    }
     assert (facts["name"], facts["classes"], facts["head"]) == ("linear", ["cat", "dog"], "head.keras")
     assert facts["base"]["spec"]["image_size"] == [32, 32]
     assert facts["scores"]["validation"]["accuracy"] > 0.5
@@ -337,7 +340,8 @@ def test_a_base_whose_weights_have_changed_is_refused(place, changing_base):
     photo = place / "photos" / "dog" / "001.png"
     assert next(iter(Model.load(folder).predict([photo]))).label == "dog"
     write_base(base, seed=2)
-    shutil.rmtree(Model.load(folder).cache, ignore_errors=True)
+    for store in (Model.load(folder).cache, default_cache()):
+        shutil.rmtree(store, ignore_errors=True)
     with pytest.raises(ModelError, match=r"trained on tiny-[0-9a-f]{16}, but its base is now own-"):
         list(Model.load(folder).predict([photo]))
 

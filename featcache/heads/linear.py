@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.archives import open_archive
 from featcache.errors import ModelError
-from featcache.files import write_bytes_whole
+from featcache.files import read_regular, write_bytes_whole
 from featcache.heads.vectors import pool
 
 LINEAR_FILE = "linear.npz"
@@ -258,8 +259,10 @@ def save_linear(form: LinearHead, head_file: Path) -> None:
 def load_linear(head_file: Path) -> LinearHead | None:
     """Return the linear form of exactly the head in `head_file`, or None where there is none."""
     try:
-        digest = hashlib.sha256(head_file.read_bytes()).hexdigest()
-        with np.load(head_file.with_name(LINEAR_FILE), allow_pickle=False) as file:
+        digest = hashlib.sha256(read_regular(head_file)).hexdigest()
+        data = read_regular(head_file.with_name(LINEAR_FILE))
+        open_archive(data).close()
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
             if facts["of"] != digest or facts["format"] != FORMAT or facts["link"] not in {*LINKS, "none"}:
                 return None

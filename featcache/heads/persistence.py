@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.archives import open_archive
 from featcache.errors import ModelError
-from featcache.files import write_bytes_whole
+from featcache.files import read_regular, write_bytes_whole
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.keras_head import KerasHead, output_units
 from featcache.heads.linear import linear_form, save_linear
@@ -96,6 +97,8 @@ _DAMAGE = (
     ImportError,
     NotImplementedError,
     RuntimeError,
+    RecursionError,
+    MemoryError,
 )
 
 
@@ -154,9 +157,13 @@ def load_head(path: Path) -> Any:
     if path.suffix not in _READERS:
         raise ModelError(f"{path} is no head: a head is a .keras or a .skops file")
     try:
-        return _READERS[path.suffix](path.read_bytes(), path)
+        content = read_regular(path)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        return _READERS[path.suffix](content, path)
     except _DAMAGE as error:
         raise ModelError(f"{path} is damaged or not a head of featcache's: {error}") from error
 
@@ -173,6 +180,7 @@ def _read_skops(content: bytes, path: Path) -> Any:
     import skops.io
     from sklearn.base import BaseEstimator, is_classifier
 
+    open_archive(content).close()
     head = skops.io.loads(content, trusted=_refuse_untrusted(content, path))
     if not (isinstance(head, BaseEstimator) and is_classifier(head)):
         raise ModelError(f"{path} holds a {type(head).__name__}, which is not a classifier")
@@ -270,7 +278,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read_keras(content: bytes, path: Path) -> DenseHead | KerasHead:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with open_archive(content) as archive:
         if MEMBER not in archive.namelist():
             raise ModelError(f"{path} is a Keras model, but no head of featcache's: {MEMBER} is not in it")
         state = json.loads(archive.read(MEMBER))
@@ -399,8 +407,15 @@ def _refuse_elsewhere(file: Any) -> None:
 
     if name := file.visititems_links(link_elsewhere):
         raise ValueError(f"the weights {name} are a link to elsewhere")
+
+    def declared_too_large(name: str, item: Any) -> str | None:
+        # Keras writes weights without compression: what is declared is there
+        return name if isinstance(item, h5py.Dataset) and item.id.get_storage_size() < item.nbytes else None
+
     if name := file.visititems(stored_elsewhere):
         raise ValueError(f"the weights {name} lie in another file")
+    if name := file.visititems(declared_too_large):
+        raise ValueError(f"the weights {name} are declared larger than they are")
 
 
 def _refuse_misfit(head: DenseHead, units: list[int]) -> None:

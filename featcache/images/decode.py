@@ -24,6 +24,15 @@ from featcache.images.views import View, cropped, draw, least_side, varied
 # By content, in this order. "JPEG" covers MPO as well: its plugin finds out by itself.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
+# Bytes per pixel at the peak of decoding: the decoded photo, a turned copy and the RGB copy, four bytes each.
+_BYTES_PER_PIXEL = 12
+_BUDGET_BYTES = 1200 << 20
+# Each scan of a progressive JPEG is a pass over all pixels; a photo of 12 megapixels has about ten scans.
+_MOST_SCANNED_PIXELS = 2_000_000_000
+_START_OF_SCAN = b"\xff\xda"
+# Rows that are laid over white at a time, which bounds the memory of the copies.
+_BAND_ROWS = 512
+
 Fit = Callable[[Image.Image, tuple[int, int], Image.Resampling], Image.Image]
 
 _T = TypeVar("_T")
@@ -168,6 +177,7 @@ class _Source:
         with _open(self._data) as image:
             if self._shrinks:
                 _shrink_while_decoding(image, size)
+            _check_budget(image, self._data)
             given = image.size
             if given not in self._decoded:
                 image.load()
@@ -179,7 +189,7 @@ def _open(data: bytes) -> Image.Image:
     """Read the header and refuse what would need too much memory, before any pixel is decoded."""
     if not data:
         raise ImageError("empty file")
-    limit = Image.MAX_IMAGE_PIXELS
+    _check_webp(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -187,10 +197,51 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(f"not an image of a known format ({known}), or its header is damaged") from error
     except Image.DecompressionBombError as error:
         # Pillow refuses by itself from twice the limit on, and then keeps width and height for itself.
-        raise ImageError(f"far too large: more than twice the limit of {limit} pixels") from error
-    if limit is not None and image.width * image.height > limit:
-        raise ImageError(f"{image.width}×{image.height} pixels are over the limit of {limit}")
+        raise ImageError(
+            f"far too large: more than twice the limit of {Image.MAX_IMAGE_PIXELS} pixels"
+        ) from error
     return image
+
+
+def _check_budget(image: Image.Image, data: bytes) -> None:
+    """Refuse a photo that would take too much memory or time, as its header declares it."""
+    pixels = image.width * image.height
+    limit = min(Image.MAX_IMAGE_PIXELS or pixels, _BUDGET_BYTES // _BYTES_PER_PIXEL)
+    if pixels > limit:
+        raise ImageError(
+            f"{image.width}×{image.height} pixels are over the limit of {limit}; make it smaller, or save it "
+            "as JPEG, which is reduced while it is decoded"
+        )
+    if image.info.get("progressive"):
+        scans = data.count(_START_OF_SCAN)
+        if scans * pixels > _MOST_SCANNED_PIXELS:
+            raise ImageError(
+                f"a progressive JPEG of {scans} scans of {image.width}×{image.height} pixels; at most "
+                f"{_MOST_SCANNED_PIXELS // pixels} are decoded at this size: save it as baseline JPEG"
+            )
+
+
+def _check_webp(data: bytes) -> None:
+    """Refuse a WebP canvas that is too large: Pillow allocates it as soon as it opens the file."""
+    width, height = _webp_canvas(data)
+    limit = _BUDGET_BYTES // _BYTES_PER_PIXEL
+    if width * height > limit:
+        raise ImageError(f"{width}×{height} pixels are over the limit of {limit}; make it smaller")
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """Return width and height as the header declares them; (0, 0) for other formats.
+
+    Source: WebP container specification and RFC 9649, sections 2.7 and 3.4; RFC 6386, section 9.1.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
 def _shrink_while_decoding(image: Image.Image, size: tuple[int, int]) -> None:
@@ -236,9 +287,13 @@ def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    """Lay a transparent image over white, in bands: whole copies would take five times its memory."""
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND_ROWS):
+        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, (255, 255, 255, 255))
+        opaque.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return opaque
 
 
 def _stretch(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +11,11 @@ from featcache.images.division import divide, wanted_splits
 from featcache.images.folders import find_classes, find_in_root
 from featcache.images.manifest import read_manifest
 from featcache.images.rows import SPLITS, FoundPhoto, ImageRow, ImageTable, Notes
+from featcache.images.source import digest_of, digest_photo
 from featcache.images.wording import is_not_unicode, printable, some, why_unreadable
 from featcache.recipe import DataSettings
 
 Progress = Callable[[int, int], None]
-
-_PIECE_BYTES = 1 << 20
 
 
 def load_table(settings: DataSettings, progress: Progress | None = None) -> ImageTable:
@@ -53,11 +50,6 @@ def load_table(settings: DataSettings, progress: Progress | None = None) -> Imag
     return ImageTable(
         _in_order(rows, classes), tuple(classes), tuple(sorted(notes.unreadable)), tuple(notes.warnings)
     )
-
-
-def digest_of(data: bytes) -> bytes:
-    """Return the SHA-256 of a file's bytes (32 bytes): the photo's identity, whatever its name or label."""
-    return hashlib.sha256(data).digest()
 
 
 def _find(settings: DataSettings, notes: Notes) -> tuple[str, list[FoundPhoto]]:
@@ -108,25 +100,9 @@ def _digest_file(path: str) -> bytes | str:
     if is_not_unicode(path):
         return "its name is not UTF-8; rename it"
     try:
-        return _sha256(path)
+        return digest_photo(path)
     except OSError as error:
         return why_unreadable(path, error)
-
-
-def _sha256(path: str) -> bytes:
-    """Hash in pieces: memory does not grow with the file.
-
-    Python's file objects cost more than hashing a photo does: ``open`` asks for the file's kind, size and
-    position, and hashlib.file_digest clears a buffer of its own for every file.
-    """
-    digest = hashlib.sha256()
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        while piece := os.read(handle, _PIECE_BYTES):
-            digest.update(piece)
-    finally:
-        os.close(handle)
-    return digest.digest()
 
 
 # ---- the checks ------------------------------------------------------------------------------------------

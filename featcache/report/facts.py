@@ -9,7 +9,8 @@ from typing import Any
 from featcache.bases.spec import short_name
 from featcache.extraction.stage import keys_of, plan_extraction
 from featcache.images.rows import SPLITS, ImageTable
-from featcache.model import find_model, read_facts
+from featcache.model import find_model
+from featcache.model_files import read_model
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -46,14 +47,14 @@ def of_feature_file(path: Path) -> dict[str, Any]:
 def of_model(path: Path) -> dict[str, Any]:
     """Return what a model's folder says, without loading its head."""
     folder = find_model(path)
-    facts = read_facts(folder)
+    facts = read_model(folder)
     return {
         "model": str(folder),
-        "head": facts["name"],
-        "classes": facts["classes"],
-        "base": facts["base"]["spec"],
-        "scores": facts["scores"],
-        "versions": facts["versions"],
+        "head": facts.name,
+        "classes": list(facts.classes),
+        "base": facts.spec.to_json(),
+        "scores": facts.scores,
+        "versions": facts.versions,
     }
 
 

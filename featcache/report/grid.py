@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import DataError, ImageError
 from featcache.images.decode import thumbnail
+from featcache.images.source import read_photo
 from featcache.report.plots import DPI, check_name, write_figure
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def _pixels_of(path: str) -> NDArray[np.uint8]:
     if not path:
         raise DataError("predictions of an array have no path; give the array as photos")
     try:
-        return thumbnail(Path(path).read_bytes(), _THUMBNAIL)
-    except (OSError, ImageError) as error:
+        return thumbnail(read_photo(path), _THUMBNAIL)
+    except ImageError as error:
         raise DataError(f"{path} cannot be drawn: {error}") from None
 
 

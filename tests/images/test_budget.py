@@ -1,0 +1,94 @@
+"""Photos that declare more than they are worth are refused before memory or time is spent on them."""
+
+import io
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featcache.errors import ImageError
+from featcache.images import decode as decoder
+from featcache.images.decode import decode
+
+
+def webp(kind, width, height):
+    """Return the header of a WebP file of a kind, without pixels."""
+    if kind == b"VP8X":
+        body = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif kind == b"VP8L":
+        body = b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14) + bytes(8)
+    else:
+        body = b"\x10\x00\x00\x9d\x01\x2a" + struct.pack("<HH", width, height) + bytes(8)
+    chunk = kind + struct.pack("<I", len(body)) + body
+    return (b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk).ljust(156, b"\0")
+
+
+@pytest.mark.parametrize("kind", [b"VP8X", b"VP8L", b"VP8 "])
+def test_a_huge_canvas_of_webp_is_refused_before_it_is_allocated(kind):
+    with pytest.raises(ImageError, match=r"16383×16383 pixels are over the limit"):
+        decode(webp(kind, 16383, 16383), (8, 8))
+
+
+def test_the_canvas_of_real_webp_files_is_read(tmp_path):
+    for lossless in (True, False):
+        data = io.BytesIO()
+        Image.new("RGB", (300, 200), "red").save(data, "WEBP", lossless=lossless)
+        assert decoder._webp_canvas(data.getvalue()) == (300, 200)
+        Image.new("RGBA", (30, 20)).save(data := io.BytesIO(), "WEBP", lossless=lossless)
+        assert decoder._webp_canvas(data.getvalue()) == (30, 20)
+
+
+def progressive(size=(1600, 1200)):
+    data = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(data, "JPEG", progressive=True)
+    return data.getvalue()
+
+
+def test_a_progressive_jpeg_is_decoded_unless_its_scans_are_too_many():
+    data = progressive()
+    assert decode(data, (1200, 1600)).shape == (1200, 1600, 3)
+    end = data.rindex(b"\xff\xd9")
+    bomb = data[:end] + b"\xff\xda" * 1200 + data[end:]
+    with pytest.raises(
+        ImageError, match=r"progressive JPEG of 1\d\d\d scans of 1600×1200 pixels; at most 1041"
+    ):
+        decode(bomb, (1200, 1600))
+
+
+def test_a_large_jpeg_is_decoded_reduced_where_a_png_is_refused(monkeypatch):
+    monkeypatch.setattr(decoder, "_BUDGET_BYTES", 12 * 1_000_000)
+    image = Image.effect_noise((1400, 1000), 50)
+    for name, sound in (("JPEG", True), ("PNG", False)):
+        data = io.BytesIO()
+        image.save(data, name)
+        if sound:
+            assert decode(data.getvalue(), (100, 140)).shape == (100, 140, 3)
+        else:
+            with pytest.raises(ImageError, match="1400×1000 pixels are over the limit of 1000000"):
+                decode(data.getvalue(), (100, 140))
+
+
+def test_bands_over_white_are_the_same_pixels_as_the_whole():
+    rgba = np.random.default_rng(0).integers(0, 256, (1200, 40, 4), np.uint8)
+    image = Image.fromarray(rgba)
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    whole = Image.alpha_composite(white, image).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(decoder._over_white(image)), np.asarray(whole))
+
+
+@pytest.mark.slow
+def test_the_largest_png_stays_within_the_budget(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("RGBA", (9400, 9400)).save(path, compress_level=1)
+    program = """
+import resource, sys
+from featcache.images.decode import decode
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(open(sys.argv[1], "rb").read(), (96, 96))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < decoder._BUDGET_BYTES
