@@ -98,8 +98,8 @@ def test_a_photo_that_cannot_be_decoded_is_skipped_once(recipe, photos):
 # ---- killed ----------------------------------------------------------------------------------------------
 
 CHILD = (
-    "import sys; from pathlib import Path; import featcache.extraction.compute as e; e._SHARD_ROWS = 16; "
-    "e.extract(e.Recipe.model_validate_json(Path(sys.argv[1]).read_text()))"
+    "import sys; from pathlib import Path; import featcache as fc; import featcache.extraction.compute as e; "
+    "e._SHARD_ROWS = 16; fc.extract(fc.Recipe.model_validate_json(Path(sys.argv[1]).read_text()))"
 )
 
 

@@ -34,6 +34,10 @@ FEATURES_KEYS = {
         "reused",
         "skipped",
         "images_per_second",
+        "precision",
+        "dtype",
+        "bf16_difference",
+        "bf16_photos",
         "seconds",
     ),
 }

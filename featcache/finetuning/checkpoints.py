@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,14 @@ class Checkpoints:
     ----------
     folder : Path
         Of this very fine-tuning: another data set, head or other settings must have another one.
-    variables : sequence of keras.Variable
-        All that training changes, the optimizer's among them, always in the same order.
+    variables : mapping of str to keras.Variable
+        All that training changes, by the name of its array: weights and the optimizer's state.
     note : callable, optional
         Called with one sentence for each checkpoint that cannot be used.
     """
 
     def __init__(
-        self, folder: Path, variables: Sequence[Any], note: Callable[[str], None] = lambda _: None
+        self, folder: Path, variables: Mapping[str, Any], note: Callable[[str], None] = lambda _: None
     ) -> None:
         self._folder, self._variables, self._note = folder, variables, note
 
@@ -89,7 +89,7 @@ class Checkpoints:
         StoreError
             No room or no permission.
         """
-        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
+        arrays = {name: np.asarray(variable) for name, variable in self._variables.items()}
         state = json.dumps({"before": history.before, "history": history.per_epoch})
         data = io.BytesIO()
         np.savez(data, state=np.frombuffer(state.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ class Checkpoints:
 
     def _assign(self, state: tuple[list[NDArray[Any]], History]) -> History:
         values, history = state
-        for variable, value in zip(self._variables, values, strict=True):
+        for variable, value in zip(self._variables.values(), values, strict=True):
             variable.assign(value)
         return history
 
@@ -137,17 +137,17 @@ class Checkpoints:
 
     @property
     def _most_bytes(self) -> int:
-        return sum(np.asarray(variable).nbytes for variable in self._variables) + _MARGIN_BYTES
+        return sum(np.asarray(variable).nbytes for variable in self._variables.values()) + _MARGIN_BYTES
 
     def _checked(self, data: bytes, epoch: int) -> tuple[list[NDArray[Any]], History]:
         content, digest = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
         if hashlib.sha256(content).digest() != digest:
             raise ValueError("its checksum is wrong")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            values = [file[f"variable_{number}"] for number in range(len(self._variables))]
+            values = [file[name] for name in self._variables]
             state = json.loads(file["state"].tobytes())
         history = History(state["before"], state["history"])
-        shapes = [tuple(variable.shape) for variable in self._variables]
+        shapes = [tuple(variable.shape) for variable in self._variables.values()]
         if history.epochs != epoch or [value.shape for value in values] != shapes:
             raise ValueError("it is of another fine-tuning")
         return values, history

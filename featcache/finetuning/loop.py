@@ -81,7 +81,9 @@ def train_top(
     optimizer = _optimizer(params)
     optimizer.build(top.trainable)
     step, measure = _compiled(top, optimizer)
-    saved = Checkpoints(checkpoints, [*top.variables, *optimizer.variables], note)
+    variables = {f"weight_{number}": one for number, one in enumerate(top.variables)}
+    variables |= {f"optimizer_{number}": one for number, one in enumerate(optimizer.variables)}
+    saved = Checkpoints(checkpoints, variables, note)
     history = saved.resume() or History(_measured(measure, feeds["validation"]))
     progress(history.epochs)
     while history.epochs < params.epochs:

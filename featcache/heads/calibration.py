@@ -122,7 +122,8 @@ def _endless(why: str) -> TrainingError:
 def _calibrated_by_sklearn(head: Any, X: Any, labels: NDArray[np.intp]) -> Any:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
-    from sklearn.utils._param_validation import InvalidParameterError
+
+    from featcache.heads.private import InvalidParameterError
 
     _refuse_unscalable(head)
     if (head.predict(X) == head.classes_[labels]).all():

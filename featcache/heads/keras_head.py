@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state, compute_class_weight
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from featcache.errors import RecipeError, TrainingError
 from featcache.heads.dense.head import BLOCK_ROWS
 from featcache.heads.pooling import FLOATS, check_spatial, is_spatial
+from featcache.heads.private import Interval, StrOptions
 from featcache.runtime import keras, tensorflow
 
 # Keras's losses for classes; its functions have the same names in lower case.

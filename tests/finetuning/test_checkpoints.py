@@ -23,10 +23,17 @@ class Variable:
         self.value = value
 
 
+def named(variables):
+    return {f"weight_{number}": variable for number, variable in enumerate(variables)}
+
+
 def trained(folder, epochs=3, note=lambda _: None):
     """Write checkpoints whose weights are the epoch's number; the second epoch is the best."""
     variables = [Variable(2, 3), Variable(3)]
-    checkpoints, history = Checkpoints(folder, variables, note), History({"loss": 1.0, "accuracy": 0.5})
+    checkpoints, history = (
+        Checkpoints(folder, named(variables), note),
+        History({"loss": 1.0, "accuracy": 0.5}),
+    )
     for epoch in range(1, epochs + 1):
         for variable in variables:
             variable.assign(np.full(variable.shape, epoch, np.float32))
@@ -39,7 +46,7 @@ def trained(folder, epochs=3, note=lambda _: None):
 def test_the_last_epoch_is_resumed_and_the_best_is_loaded(tmp_path):
     _, _, history = trained(tmp_path)
     variables = [Variable(2, 3), Variable(3)]
-    checkpoints = Checkpoints(tmp_path, variables)
+    checkpoints = Checkpoints(tmp_path, named(variables))
     assert checkpoints.resume() == history
     assert variables[0].value[0, 0] == 3
     assert checkpoints.load(history.best_epoch).epochs == 2
@@ -47,7 +54,7 @@ def test_the_last_epoch_is_resumed_and_the_best_is_loaded(tmp_path):
 
 
 def test_nothing_is_resumed_from_an_empty_folder(tmp_path):
-    assert Checkpoints(tmp_path / "none", [Variable(1)]).resume() is None
+    assert Checkpoints(tmp_path / "none", named([Variable(1)])).resume() is None
 
 
 def test_a_damaged_last_epoch_is_said_and_the_one_before_is_used(tmp_path):
@@ -70,7 +77,7 @@ def test_a_checkpoint_under_another_number_or_of_other_shapes_is_not_used(tmp_pa
     checkpoints, _, _ = trained(tmp_path)
     (tmp_path / "epoch-0009.npz").write_bytes((tmp_path / "epoch-0001.npz").read_bytes())
     assert checkpoints.resume().epochs == 3
-    other = Checkpoints(tmp_path, [Variable(4, 3), Variable(3)])
+    other = Checkpoints(tmp_path, named([Variable(4, 3), Variable(3)]))
     assert other.resume() is None
 
 

@@ -18,8 +18,9 @@ from sklearn.preprocessing import FunctionTransformer
 from featcache.errors import FeatcacheError, ModelError, RecipeError
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.estimators import _known_types, build_head
+from featcache.heads.keras_files import MEMBER
 from featcache.heads.keras_head import KerasHead
-from featcache.heads.persistence import MEMBER, load_head, save_head
+from featcache.heads.persistence import load_head, save_head
 from featcache.recipe import HeadSettings
 from featcache.runtime import keras
 

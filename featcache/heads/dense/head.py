@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
@@ -21,6 +20,7 @@ from featcache.heads.dense.program import has_dropout_before
 from featcache.heads.dense.stack import MAX_MEMORY, fit_folds, fit_together
 from featcache.heads.dense.training import Trained, TrainingParams
 from featcache.heads.pooling import check_spatial, is_spatial
+from featcache.heads.private import Interval, InvalidParameterError, StrOptions
 from featcache.heads.vectors import vectors_of
 from featcache.runtime import keras, pooling_layer
 
