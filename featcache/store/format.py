@@ -35,8 +35,10 @@ EXPORT_FORMAT = 1
 FEATURES, DIGEST, VIEW = "features", "digest", "view"
 # beside them in each group of a feature file
 LABELS, PATH, SHARD, ROW = "labels", "path", "shard", "row"
-# in a packed file: the SHA-256 of every block of rows of FEATURES
+# in a shard and in a packed file: the SHA-256 of every block of rows of FEATURES
 BLOCK_HASHES, ROWS_PER_BLOCK = "features_sha256", "rows_per_block"
+# in a shard: the SHA-256 of DIGEST and VIEW
+KEYS_HASH = "keys_sha256"
 # in a split whose photos have several views, a group with FEATURES, SHARD and ROW of all of them, and VIEW
 VIEW_GROUP, AUGMENT = "views", "augment"
 # members of a feature file that are not splits

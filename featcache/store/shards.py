@@ -27,9 +27,26 @@ from numpy.typing import NDArray
 
 from featcache.errors import FeatcacheError, FormatError, ShardError, StoreError
 from featcache.files import file_sha256, written_whole
-from featcache.store.format import DIGEST, DIGEST_BYTES, FEATURES, SHARD_FORMAT, VIEW, check_format
+from featcache.store.format import (
+    BLOCK_HASHES,
+    DIGEST,
+    DIGEST_BYTES,
+    FEATURES,
+    KEYS_HASH,
+    SHARD_FORMAT,
+    VIEW,
+    check_format,
+)
 from featcache.store.plan import Key
-from featcache.store.reading import HDF5_ERRORS, dataset, json_attribute, one_line, open_hdf5, text_array
+from featcache.store.reading import (
+    HDF5_ERRORS,
+    dataset,
+    json_attribute,
+    one_line,
+    open_hdf5,
+    text_array,
+    text_attribute,
+)
 
 SUFFIX = ".h5"
 # File formats of HDF5 1.10 have checksums in their headers and indexes; those of 1.8 have none.
@@ -116,6 +133,9 @@ def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any]) 
         _create_checked(file, FEATURES, features)
         _create_checked(file, DIGEST, digest)
         _create_checked(file, VIEW, np.array([key.view for key in keys], np.int64))
+        # fletcher32 of zeros is zero: a block that rots to zeros passes it
+        file.create_dataset(BLOCK_HASHES, data=_block_hashes(features, file[FEATURES].chunks[0]))
+        file.attrs[KEYS_HASH] = text_array([_keys_hash(digest, file[VIEW][:])])[0]
     return image.getvalue()
 
 
@@ -123,6 +143,16 @@ def _create_checked(group: Any, name: str, data: NDArray[Any]) -> None:
     """Create a dataset with a checksum on every block of rows."""
     chunks = (rows_per_block(data.shape, data.dtype), *data.shape[1:])
     group.create_dataset(name, data=data, chunks=chunks, fletcher32=True)
+
+
+def _block_hashes(features: NDArray[Any], rows: int) -> NDArray[np.uint8]:
+    """Return the SHA-256 of every block of so many rows, (blocks, 32) uint8."""
+    blocks = (np.ascontiguousarray(features[start : start + rows]) for start in range(0, len(features), rows))
+    return np.stack([np.frombuffer(hashlib.sha256(block.data).digest(), np.uint8) for block in blocks])
+
+
+def _keys_hash(digest: NDArray[np.uint8], view: NDArray[np.int64]) -> str:
+    return hashlib.sha256(digest.tobytes() + view.tobytes()).hexdigest()
 
 
 def rows_per_block(shape: tuple[int, ...], dtype: Any, block_bytes: int = _CHUNK_BYTES) -> int:
@@ -193,7 +223,12 @@ def read_keys(path: Path, base: dict[str, Any]) -> ShardKeys:
             raise FormatError(f"shard {path} was made with another base than its folder says")
         rows = len(dataset(file, VIEW, (None,), np.int64))
         digest = dataset(file, DIGEST, (rows, DIGEST_BYTES), np.uint8)
-        return ShardKeys(np.asarray(digest[:]), np.asarray(file[VIEW][:]))
+        keys = ShardKeys(np.asarray(digest[:]), np.asarray(file[VIEW][:]))
+        # shards of version 0.1 have no such hash
+        known = text_attribute(file.attrs, KEYS_HASH) if KEYS_HASH in file.attrs else None
+        if known not in (None, _keys_hash(keys.digest, keys.view)):
+            raise FormatError(f"shard {path}: the hash of its keys is wrong")
+        return keys
 
     return _from_shard(path, read)
 
@@ -219,9 +254,22 @@ def read_rows(path: Path, start: int, stop: int, shape: tuple[int, ...], dtype: 
         features = dataset(file, FEATURES, (None, *shape), dtype)
         if not 0 <= start < stop <= len(features):
             raise FormatError(f"shard {path} has {len(features)} rows; rows {start} to {stop} are asked for")
-        return np.asarray(features[start:stop])
+        if BLOCK_HASHES not in file:  # version 0.1
+            return np.asarray(features[start:stop])
+        return _checked_rows(file, features, start, stop, path)
 
     return _from_shard(path, read)
+
+
+def _checked_rows(file: Any, features: Any, start: int, stop: int, path: Path) -> NDArray[Any]:
+    """Read whole blocks of rows, compare their hashes and return the rows that are asked for."""
+    rows = features.chunks[0]
+    first, last = start // rows, -(-stop // rows)
+    found = np.asarray(features[first * rows : last * rows])
+    expected = dataset(file, BLOCK_HASHES, (-(-len(features) // rows), 32), np.uint8)[first:last]
+    if not np.array_equal(_block_hashes(found, rows), expected):
+        raise FormatError(f"shard {path}: the hash of a block of features is wrong")
+    return found[start - first * rows : stop - first * rows]
 
 
 def _from_shard(path: Path, read: Callable[[Any], T]) -> T:

@@ -67,7 +67,8 @@ def test_a_shard_is_as_documented(tmp_path):
         assert file["digest"].shape == (2, 32)
         assert file["digest"].dtype == np.uint8
         assert file["view"][:].tolist() == [0, 0]
-        assert set(file.attrs) == {"format", "base", "versions"}
+        assert file["features_sha256"].shape == (1, 32)
+        assert set(file.attrs) == {"format", "base", "versions", "keys_sha256"}
 
 
 def test_shards_are_closed_between_batches_only(tmp_path):
