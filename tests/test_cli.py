@@ -33,6 +33,7 @@ FEATURES_KEYS = {
         "computed",
         "reused",
         "skipped",
+        "findings",
         "images_per_second",
         "precision",
         "dtype",

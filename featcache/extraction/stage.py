@@ -17,6 +17,7 @@ from featcache.extraction.compute import Extracted, Profile, ensure
 from featcache.extraction.planning import plan_extraction
 from featcache.extraction.publish import check_rows, skipped_photos, split_rows_of
 from featcache.extraction.rows import key_of, keys_of, photos_of
+from featcache.images.findings import Finding
 from featcache.images.table import load_table
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
@@ -46,7 +47,7 @@ class Extraction:
         Distinct rows that went through the base in this run.
     skipped : tuple of (path, reason)
         Photos without a row.
-    warnings : tuple of str
+    findings : tuple of Finding
         Of the data.
     seconds : float
         Of the whole stage.
@@ -67,7 +68,7 @@ class Extraction:
     rows: int
     computed: int
     skipped: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     seconds: float
     images_per_second: float
     profile: Profile
@@ -97,6 +98,7 @@ class Extraction:
             "reused": self.reused,
             **self.base.facts,
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "findings": [finding.to_json() for finding in self.findings],
             "images_per_second": round(self.images_per_second, 2),
             "seconds": round(self.seconds, 3),
         }
@@ -136,7 +138,8 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     path = recipe.run / FEATURE_FILE
     splits = split_rows_of(recipe, table, extracted)
     base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
-    contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped)
+    findings = [finding.to_json() for finding in table.findings]
+    contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped, findings)
     write_feature_file(path, splits, extracted.locations, base_store, contents)
     profile = extracted.profile
     extraction = Extraction(
@@ -146,7 +149,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         rows=sum(len(rows.digests) * len(rows.views) for rows in splits.values()),
         computed=extracted.computed,
         skipped=tuple(skipped),
-        warnings=table.warnings,
+        findings=table.findings,
         seconds=time.monotonic() - started,
         images_per_second=extracted.computed / profile.computing if extracted.computed else 0.0,
         profile=profile,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featcache.errors import DataError, did_you_mean
+from featcache.images.findings import Finding
 from featcache.images.rows import SPLIT_WORDS, SPLITS, FoundPhoto, Notes
 from featcache.images.wording import is_not_unicode, printable, some, why_unreadable
 
@@ -54,10 +55,12 @@ def find_classes(source: str, folder: Path, split: str, notes: Notes) -> list[Fo
         raise DataError(_no_classes(source, folder, files))
     beside = [file.name for file in files if file.suffix.lower() in PHOTO_SUFFIXES]
     if beside:
-        notes.warnings.append(
+        text = (
             f"photos lie in {folder} beside its class folders and are not used ({len(beside)} in all, for "
             f"example {beside[0]}); move them into a class folder."
         )
+        paths = tuple(str(folder / name) for name in beside)
+        notes.findings.append(Finding("beside_classes", paths, text))
     return [photo for one in folders for photo in _find_in_class(one, split, notes)]
 
 
@@ -86,11 +89,10 @@ def _split_folders(source: str, root: Path, notes: Notes) -> dict[str, Path]:
         return {}
     if len(found) == 1 and others and not _list(str(found["train"]), found["train"])[0]:
         return {}  # "train" with nothing but files in it, beside other folders: a class, of railway trains
-    notes.warnings.extend(
-        f"{root / name} is not used: beside train only validation and test count."
-        + did_you_mean(name, ("validation", "test"))
-        for name in others
-    )
+    for name in others:
+        text = f"{root / name} is not used: beside train only validation and test are splits."
+        text += did_you_mean(name, ("validation", "test"))
+        notes.findings.append(Finding("unused_folder", (str(root / name),), text))
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from featcache.images.findings import Finding
+
 SPLITS = ("train", "validation", "test")
 
 # What folders and manifests call the splits, in any case of letters.
@@ -60,14 +62,19 @@ class ImageTable:
         Sorted; a label's number is its index here. All of them have photos in train.
     unreadable : tuple of (str, str)
         Path and reason of each file or folder that could not be read.
-    warnings : tuple of str
-        What is allowed but should be looked at, in whole sentences.
+    findings : tuple of Finding
+        What is allowed but should be looked at.
     """
 
     rows: tuple[ImageRow, ...]
     classes: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings as sentences."""
+        return tuple(finding.text for finding in self.findings)
 
 
 @dataclass
@@ -75,4 +82,4 @@ class Notes:
     """What is collected on the way beside the photos."""
 
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from featcache.errors import DataError, did_you_mean
 from featcache.images.division import divide, wanted_splits
+from featcache.images.findings import Finding, Kind
 from featcache.images.folders import find_classes, find_in_root
 from featcache.images.manifest import read_manifest
 from featcache.images.rows import SPLITS, FoundPhoto, ImageRow, ImageTable, Notes
@@ -48,7 +49,7 @@ def load_table(settings: DataSettings, progress: Progress | None = None) -> Imag
     classes = sorted({photo.label for photo in photos})
     _check_splits(rows, wanted_splits(given, settings), classes, notes)
     return ImageTable(
-        _in_order(rows, classes), tuple(classes), tuple(sorted(notes.unreadable)), tuple(notes.warnings)
+        _in_order(rows, classes), tuple(classes), tuple(sorted(notes.unreadable)), tuple(notes.findings)
     )
 
 
@@ -131,17 +132,24 @@ def _warn_of_copies(rows: Sequence[ImageRow], notes: Notes) -> None:
     for row in rows:
         copies[row.digest].append(row)
     copies.pop(digest_of(b""), None)  # empty files are no photos; they are reported when they are decoded
-    for what, fault in (
-        ("label", "at least one of the labels must be wrong"),
-        ("split", "scores on them say nothing about new photos; remove them from one of the two"),
-    ):
+    kinds: tuple[tuple[str, Kind, str], ...] = (
+        ("label", "copies_across_labels", "at least one of the labels must be wrong"),
+        (
+            "split",
+            "copies_across_splits",
+            "scores on them say nothing about new photos; remove them from one of the two",
+        ),
+    )
+    for what, kind, fault in kinds:
         twice = [same for same in copies.values() if len({getattr(row, what) for row in same}) > 1]
         if twice:
             one, other = _example(twice[0], what)
-            notes.warnings.append(
-                f"equal photos stand under two {what}s ({len(twice)} in all, for example {one} and {other}): "
+            text = (
+                f"identical photos have two {what}s ({len(twice)} in all, for example {one} and {other}): "
                 f"{fault}."
             )
+            photos = tuple(row.path for same in twice for row in same)
+            notes.findings.append(Finding(kind, photos, text))
 
 
 def _example(same: Sequence[ImageRow], what: str) -> tuple[str, str]:
@@ -160,9 +168,8 @@ def _check_splits(rows: list[ImageRow], splits: Sequence[str], classes: Sequence
         if missing and split == "train":
             raise DataError(f"train has no photo of {some(missing)} to learn from; {_REMEDY}{_blame(notes)}")
         if missing:
-            notes.warnings.append(
-                f"{split} has no photo of {some(missing)}, so no score says how well it does; {_REMEDY}."
-            )
+            text = f"{split} has no photo of {some(missing)}, so they are not scored; {_REMEDY}."
+            notes.findings.append(Finding("class_missing", (), text))
 
 
 def _blame(notes: Notes) -> str:

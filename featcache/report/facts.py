@@ -70,6 +70,7 @@ def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         "base": short_name(recipe.base),
         "heads": [str(head.name) for head in recipe.heads],
         "warnings": list(table.warnings),
+        "findings": [finding.to_json() for finding in table.findings],
     }
     if base is None or plan is None:
         return {

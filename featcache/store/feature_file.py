@@ -18,11 +18,12 @@ import numpy as np
 from featcache.errors import FeatcacheError, FormatError, ShardError, StoreError
 from featcache.files import open_regular
 from featcache.store.base_store import BaseStore
-from featcache.store.format import FEATURE_FORMAT, PATH, REASON, SHARDS, SKIPPED, check_format
+from featcache.store.format import FEATURE_FORMAT, FINDINGS, PATH, REASON, SHARDS, SKIPPED, check_format
 from featcache.store.reading import (
     HDF5_ERRORS,
     child,
     json_attribute,
+    json_object,
     one_line,
     open_hdf5,
     text_attribute,
@@ -57,6 +58,8 @@ class Features:
     recipe : dict
         The recipe they were made for.
     skipped : list of (path, reason)
+    findings : list of dict
+        What should be looked at in the photos: ``kind``, ``count``, ``photos`` (at most 20) and ``text``.
 
     Raises
     ------
@@ -91,10 +94,14 @@ class Features:
         self.recipe = json_attribute(attributes, "recipe")
         skipped = child(self._file, SKIPPED, h5py.Group)
         self.skipped = list(zip(texts(skipped, PATH), texts(skipped, REASON), strict=True))
+        # files of format 1 have none
+        self.findings = (
+            [json_object(text) for text in texts(self._file, FINDINGS)] if FINDINGS in self._file else []
+        )
         self._facts = self._read_facts(found)
         self._splits = {
             name: Split(child(self._file, name, h5py.Group), self._facts)
-            for name in sorted(set(self._file) - {SHARDS, SKIPPED}, key=_split_order)
+            for name in sorted(set(self._file) - {SHARDS, SKIPPED, FINDINGS}, key=_split_order)
         }
 
     def _read_facts(self, number: int) -> FileFacts:

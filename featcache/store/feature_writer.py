@@ -26,6 +26,7 @@ from featcache.store.format import (
     DIGEST_BYTES,
     FEATURE_FORMAT,
     FEATURES,
+    FINDINGS,
     LABELS,
     PATH,
     REASON,
@@ -83,12 +84,15 @@ class Contents:
         The recipe they were made for.
     skipped : sequence of (path, reason)
         Photos that could not be decoded.
+    findings : sequence of dict
+        What should be looked at in the photos, as JSON-ready data.
     """
 
     classes: tuple[str, ...]
     base: dict[str, Any]
     recipe: dict[str, Any]
     skipped: Sequence[tuple[str, str]]
+    findings: Sequence[Mapping[str, Any]] = ()
 
 
 def write_feature_file(
@@ -149,6 +153,8 @@ def write_contents(file: Any, contents: Contents) -> None:
     group = file.create_group(SKIPPED)
     for number, name in enumerate((PATH, REASON)):
         group.create_dataset(name, data=text_array([one[number] for one in contents.skipped]))
+    findings = [json.dumps(finding, sort_keys=True) for finding in contents.findings]
+    file.create_dataset(FINDINGS, data=text_array(findings))
 
 
 def write_rows(group: Any, rows: SplitRows) -> None:

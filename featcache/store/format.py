@@ -42,7 +42,7 @@ KEYS_HASH = "keys_sha256"
 # in a split whose photos have several views, a group with FEATURES, SHARD and ROW of all of them, and VIEW
 VIEW_GROUP, AUGMENT = "views", "augment"
 # members of a feature file that are not splits
-SHARDS, SKIPPED, REASON = "shards", "skipped", "reason"
+SHARDS, SKIPPED, REASON, FINDINGS = "shards", "skipped", "reason", "findings"
 # in the folder of a base
 SHARD_FOLDER, BASE_FILE, VERIFIED_FILE = "shards", "base.json", "verified.json"
 

@@ -46,7 +46,10 @@ def pack(features: Features, path: Path) -> None:
     """
     layout = SparseFile()
     with new_feature_file(layout) as file:
-        write_contents(file, Contents(features.classes, features.base, features.recipe, features.skipped))
+        write_contents(
+            file,
+            Contents(features.classes, features.base, features.recipe, features.skipped, features.findings),
+        )
         parts = [
             part for name in features.splits for part in _lay_out(file.create_group(name), features[name])
         ]

@@ -201,7 +201,18 @@ def json_attribute(attributes: Any, name: str) -> dict[str, Any]:
     ValueError, KeyError, RecursionError
         It is missing or something else.
     """
-    value = json.loads(text_attribute(attributes, name))
+    return json_object(text_attribute(attributes, name))
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text is.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        It is something else.
+    """
+    value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError(f"the attribute {name!r} is not a JSON object")
+        raise ValueError(f"{text[:50]!r} is not a JSON object")
     return value

@@ -1,0 +1,42 @@
+"""What should be looked at in a data set, as data: the same for a sentence, JSON and a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "beside_classes", "unused_folder", "copies_across_labels", "copies_across_splits", "class_missing"
+]
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the photos that is allowed but should be looked at.
+
+    Attributes
+    ----------
+    kind : str
+        ``beside_classes``: photos beside the class folders; ``unused_folder``: a folder beside train that is
+        not a split; ``copies_across_labels``, ``copies_across_splits``: identical files; ``class_missing``: a
+        class without photos in a split.
+    photos : tuple of str
+        Paths of the photos, or of the folder; empty where the finding is about none.
+    text : str
+        The finding as a sentence, with what to do.
+    """
+
+    kind: Kind
+    photos: tuple[str, ...]
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as JSON-ready data, with the first 20 photos and their number."""
+        return {
+            "kind": self.kind,
+            "count": len(self.photos),
+            "photos": list(self.photos[:_SHOWN]),
+            "text": self.text,
+        }
