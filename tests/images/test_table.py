@@ -144,7 +144,7 @@ def test_equal_photos_under_two_labels_are_pointed_out(tmp_path):
     many(tmp_path, {"a": 40, "b": 40})
     (tmp_path / "b/0007.jpg").write_bytes((tmp_path / "a/0003.jpg").read_bytes())
     (warning,) = table_of(root=tmp_path).warnings
-    assert "equal photos stand under two labels (1 in all" in warning
+    assert "identical photos have two labels (1 in all" in warning
     assert "0003.jpg (a)" in warning
     assert "0007.jpg (b)" in warning
 
@@ -154,7 +154,7 @@ def test_equal_photos_in_two_given_splits_are_pointed_out(tmp_path):
     for copy, original in (("val/a/3", "train/a/1"), ("test/b/6", "train/b/2")):
         (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
     (warning,) = table_of(root=tmp_path).warnings
-    assert "equal photos stand under two splits (2 in all" in warning
+    assert "identical photos have two splits (2 in all" in warning
 
 
 def test_copies_of_one_class_in_one_split_are_nobodys_business(tmp_path):
