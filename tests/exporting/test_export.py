@@ -22,6 +22,7 @@ from featcache.exporting import photos as photos_module
 from featcache.exporting import runtimes, stage
 from featcache.exporting.runtimes import RUNTIMES
 from featcache.model import Model
+from featcache.model_files import with_hash
 from featcache.recipe import Recipe
 from featcache.report.exports import export_table
 from featcache.runtime import keras
@@ -309,7 +310,7 @@ def test_a_base_whose_weights_are_others_now_is_refused(models, place, tmp_path)
     write_base(tmp_path / "other.keras", seed=2)
     facts = json.loads((tmp_path / "linear" / "model.json").read_text())
     facts["base"]["settings"]["name"] = str(tmp_path / "other.keras")
-    (tmp_path / "linear" / "model.json").write_text(json.dumps(facts))
+    (tmp_path / "linear" / "model.json").write_text(json.dumps(with_hash(facts)))
     with pytest.raises(ModelError, match="its base is now"):
         fc.export(tmp_path / "linear", "keras", photos=place / "photos")
     assert not (tmp_path / "linear-export").exists()
