@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +29,15 @@ Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True
 def _as_pair(value: Any) -> Any:
     """Read one number as a square: 160 is (160, 160)."""
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _without_nul(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path must not contain NUL characters")
+    return path
+
+
+PlainPath = Annotated[Path, AfterValidator(_without_nul)]
 
 
 class Section(BaseModel):
@@ -61,11 +71,11 @@ class DataSettings(Section):
     With ``folds`` heads are scored by cross-validation on the photos of train and validation together.
     """
 
-    root: Path | None = None
-    manifest: Path | None = None
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
+    root: PlainPath | None = None
+    manifest: PlainPath | None = None
+    train: PlainPath | None = None
+    validation: PlainPath | None = None
+    test: PlainPath | None = None
     split: SplitShares = SplitShares()
     validation_from_train: Annotated[float, Field(gt=0.0, lt=1.0, strict=True)] = 0.2
     test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
