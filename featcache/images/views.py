@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from featcache.recipe import AugmentSettings
-from featcache.versions import VIEWS
+from featcache.versions import AUGMENTATION
 
 ASPECT = 4 / 3
 """How much wider or higher than the photo's own aspect a crop may be: torchvision's RandomResizedCrop."""
@@ -43,7 +43,7 @@ class View:
 
 @cache
 def _key(settings: AugmentSettings, number: int) -> int:
-    facts = settings.model_dump(mode="json", exclude={"views"}) | {"version": VIEWS, "view": number}
+    facts = settings.model_dump(mode="json", exclude={"views"}) | {"version": AUGMENTATION, "view": number}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
