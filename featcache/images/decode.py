@@ -1,4 +1,4 @@
-"""Turns the bytes of one photo into pixels: the one decoder that everything in the package uses."""
+"""Decodes the bytes of one photo to pixels; the only decoder in the package."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _T = TypeVar("_T")
 def decode(
     data: bytes, size: tuple[int, int], resize: str = "stretch", interpolation: str = "bilinear"
 ) -> NDArray[np.uint8]:
-    """Decode one photo and bring it to a size.
+    """Decode one photo and resize it.
 
-    The format is found by content, not by name; the EXIF orientation is applied, transparency is laid
-    over white, 16 bit are scaled to 8, and of an animation the first frame is taken.
+    The format is detected by content, not by name. The EXIF orientation is applied, transparency is
+    composited over white, 16 bit are scaled to 8, and only the first frame of an animation is used.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def decode(
     size : (int, int)
         Height and width of the result.
     resize : {"stretch", "crop", "pad"}
-        What happens to another aspect: it is stretched, cropped around the centre, or padded with black.
+        How a different aspect ratio is handled: stretched, center-cropped, or padded with black.
     interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box"}
         Pillow's filter of that name; all but "nearest" average over the source when they make it smaller.
 
@@ -83,21 +83,21 @@ def decode_views(
     resize: str = "stretch",
     interpolation: str = "bilinear",
 ) -> list[NDArray[np.uint8]]:
-    """Decode one photo and bring views of it to a size.
+    """Decode one photo and resize its views.
 
-    A view's pixels do not depend on which others are asked for. A crop is cut out before the photo is
-    brought to its size, and has its full resolution; the other changes come after that, as those of Keras's
-    layers do. In `resize` and `interpolation` a crop is what the whole photo is to `decode`.
+    A view's pixels do not depend on which other views are requested. The crop is taken at full resolution,
+    then resized with `resize` and `interpolation` as `decode` does for a whole photo; the other transforms
+    are applied after that, as by Keras's preprocessing layers.
 
     Parameters
     ----------
     data : bytes
     digest : bytes
-        Of the data; what the views are drawn from.
+        Of the data; it seeds the views.
     views : sequence of View or None
         None is the plain photo, as `decode` gives it.
     size, resize, interpolation
-        As in `decode`, which raises the same.
+        As in `decode`, with the same errors.
 
     Returns
     -------
@@ -112,14 +112,14 @@ def decode_views(
 
 
 def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Decode one photo for people to look at: the whole of it, in its own aspect.
+    """Decode one photo for display: uncropped, in its own aspect ratio.
 
     Parameters
     ----------
     data : bytes
         As `decode` takes it.
     side : int
-        Pixels of the longer side; a smaller photo is left as it is.
+        Pixels of the longer side; smaller photos are not enlarged.
 
     Returns
     -------
@@ -145,8 +145,8 @@ def _failures_in_words() -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        # Pillow's plugins trip over broken files with whatever their parser hits first: OSError, SyntaxError,
-        # ValueError, IndexError, struct.error, zlib.error, MemoryError and more. For us all mean the same.
+        # Pillow's plugins raise any exception on broken files: OSError, SyntaxError, ValueError, IndexError,
+        # struct.error, zlib.error, MemoryError and more.
         raise ImageError(_reason(error)) from error
 
 
@@ -169,7 +169,7 @@ def _pixels(
 
 
 class _EncodedPhoto:
-    """The bytes of one photo, decoded once for every size at which the decoder gives them."""
+    """The bytes of one photo; decoded once for each size that the JPEG decoder is asked for."""
 
     def __init__(self, data: bytes, shrinks: bool) -> None:
         self._data, self._shrinks = data, shrinks
@@ -261,7 +261,7 @@ def _webp_canvas(data: bytes) -> tuple[int, int]:
 
 
 def _shrink_while_decoding(image: Image.Image, size: tuple[int, int]) -> None:
-    """Let the JPEG decoder give 1/2, 1/4 or 1/8 of the size: about twice as fast, never below `size`."""
+    """Let the JPEG decoder reduce to 1/2, 1/4 or 1/8, about twice as fast; never below `size`."""
     if image.format not in ("JPEG", "MPO"):
         return  # only JPEG can; and Pillow's Exif reader decodes a PNG
     width, height = size
