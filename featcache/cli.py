@@ -290,7 +290,7 @@ def predict(
         from featcache.model import Model
         from featcache.report import grid as pictures
         from featcache.report import plots, tables
-        from featcache.report.streams import write_csv
+        from featcache.report.streams import printable, write_csv
 
         if grid is not None:
             plots.check_name(grid)  # before the work, not after it
@@ -306,7 +306,7 @@ def predict(
         raise FeatcacheError("none of the photos could be decoded")
     if grid is not None:
         pictures.write_grid(predictions, loaded.classes, grid, wrong_first)
-        typer.echo(f"Grid: {grid}", err=as_json or as_csv)
+        typer.echo(printable(f"Grid: {grid}"), err=as_json or as_csv)
 
 
 @app.command()

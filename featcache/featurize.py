@@ -52,14 +52,14 @@ class Photo:
 
 @dataclass
 class Seconds:
-    """Time that workers spent, summed over all of them."""
+    """Time spent, summed over all workers."""
 
     reading: float = 0.0
     decoding: float = 0.0
     inference: float = 0.0
 
     def add(self, other: Seconds) -> None:
-        """Add another batch's times."""
+        """Add the times of another batch."""
         self.reading += other.reading
         self.decoding += other.decoding
         self.inference += other.inference
@@ -67,7 +67,7 @@ class Seconds:
 
 @dataclass
 class Batch:
-    """What became of a few photos.
+    """Result of one batch of photos.
 
     Attributes
     ----------

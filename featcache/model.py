@@ -6,6 +6,7 @@ Heads are imported where one is loaded or saved, so that looking at a model's fa
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -300,15 +301,19 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
     """
     files: list[str] = []
     for path in _as_paths(paths):
-        if path.is_dir():
-            inside = photo_files(path)
-            if not inside:
-                raise DataError(f"the folder {path} holds no file; give photos or a folder of photos")
-            files.extend(inside)
-        elif path.exists():
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(f"{path} does not exist; give photos or a folder of photos") from None
+        except (OSError, ValueError):
+            is_folder = False  # reading it fails, with the reason, and the other photos are classified
+        if not is_folder:
             files.append(str(path))
-        else:
-            raise DataError(f"{path} does not exist; give photos or a folder of photos")
+            continue
+        inside = photo_files(path)
+        if not inside:
+            raise DataError(f"the folder {path} holds no file; give photos or a folder of photos")
+        files.extend(inside)
     return files
 
 

@@ -1,16 +1,16 @@
-"""What long work tells while it runs; the default listener says nothing."""
+"""Progress and notes of long-running work; the default reporter is silent."""
 
 from __future__ import annotations
 
 
 class Reporter:
-    """Listens to long work. Subclass it to show progress; every method may be called often."""
+    """Receives progress and notes. Subclass it to show them; every method may be called often."""
 
     def note(self, text: str) -> None:
-        """Hear one sentence that a person should know."""
+        """Called with one sentence for the user."""
 
     def advance(self, stage: str, done: int, total: int) -> None:
-        """Hear that `done` of `total` steps of a stage are over; the last call has ``done == total``."""
+        """Called when `done` of `total` steps of a stage are finished; last with ``done == total``."""
 
 
 SILENT = Reporter()

@@ -398,6 +398,15 @@ def test_predict_draws_a_grid_of_the_photos(place, tmp_path, capfd):
     assert "Grid: " in printed.err
 
 
+@pytest.mark.parametrize("how", [(), ("--json",)], ids=["table", "json"])
+def test_the_path_of_a_grid_is_printed_without_control_characters(place, tmp_path, how):
+    photo, grid = place.photos / "dog" / "001.png", tmp_path / "\x1b]0;title\x07.png"
+    done = run_cli("predict", place.run, photo, "--grid", grid, *how)
+    assert done.returncode == 0, done.stderr
+    assert "Grid: " in (done.stderr if how else done.stdout)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
 def test_a_grid_that_is_no_png_is_refused_before_any_photo_is_looked_at(place, tmp_path):
     done = run_here("predict", place.run, tmp_path / "nothing", "--grid", tmp_path / "grid.pdf")
     refused(done, "grid.pdf does not end in .png", "grid.png")

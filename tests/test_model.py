@@ -4,6 +4,9 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +164,47 @@ def test_there_is_one_result_per_photo_in_the_order_of_the_photos(place, tmp_pat
     predictions = list(Model.load(place / "run").predict(asked))
     assert [one.path for one in predictions] == list(map(str, asked))
     assert [one.label for one in predictions] == [None, *9 * ["dog"], None]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("x" * 5000, "too long"), ("a\0b", "null")], ids=["long", "NUL"]
+)
+def test_a_path_that_cannot_be_looked_up_is_a_failed_photo_and_the_others_get_their_class(
+    place, name, reason
+):
+    good = str(next((place / "photos" / "dog").iterdir()))
+    first, second = Model.load(place / "run").predict([name, good])
+    assert first.label is None
+    assert reason in first.reason
+    assert (second.path, second.label is not None) == (good, True)
+
+
+CLOSED = """
+import os, sys
+from featcache.errors import ImageError
+from featcache.images.source import read_photo
+from featcache.model import expand
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may enter every folder
+try:
+    read_photo(*expand([sys.argv[1]]))
+except ImageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are closed in another way")
+def test_a_photo_in_a_folder_that_may_not_be_entered_is_a_failed_photo():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to other users
+        folder = Path(name) / "closed"
+        folder.mkdir()
+        (folder / "photo.jpg").touch()
+        Path(name).chmod(0o755)
+        folder.chmod(0)
+        command = [sys.executable, "-c", CLOSED, str(folder / "photo.jpg")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        folder.chmod(0o700)
+    assert done.stdout == "cannot be read: Permission denied\n", done.stderr
 
 
 def test_a_path_that_does_not_exist_and_an_empty_folder_are_refused(place, tmp_path):

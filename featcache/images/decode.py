@@ -1,4 +1,4 @@
-"""Turns the bytes of one photo into pixels: the one decoder that everything in the package uses."""
+"""Decodes the bytes of one photo to pixels; the only decoder in the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from featcache.errors import ImageError, did_you_mean
 from featcache.images.views import View, cropped, draw, least_side, varied
@@ -26,8 +26,11 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
 # Bytes per pixel at the peak of decoding: the decoded photo, a turned copy and the RGB copy, four bytes each.
 _BYTES_PER_PIXEL = 12
+# libwebp keeps a second canvas; 16.1 bytes were measured.
+_BYTES_PER_PIXEL_OF_WEBP = 17
 _BUDGET_BYTES = 1200 << 20
-# Each scan of a progressive JPEG is a pass over all pixels; a photo of 12 megapixels has about ten scans.
+# Each scan of a progressive JPEG is a pass over all pixels, also of one that is reduced while it is decoded.
+# A photo of 12 megapixels has about ten scans; this many pixels take 2 s.
 _MOST_SCANNED_PIXELS = 2_000_000_000
 _START_OF_SCAN = b"\xff\xda"
 # Rows that are laid over white at a time, which bounds the memory of the copies.
@@ -41,10 +44,10 @@ _T = TypeVar("_T")
 def decode(
     data: bytes, size: tuple[int, int], resize: str = "stretch", interpolation: str = "bilinear"
 ) -> NDArray[np.uint8]:
-    """Decode one photo and bring it to a size.
+    """Decode one photo and resize it.
 
-    The format is found by content, not by name; the EXIF orientation is applied, transparency is laid
-    over white, 16 bit are scaled to 8, and of an animation the first frame is taken.
+    The format is detected by content, not by name. The EXIF orientation is applied, transparency is
+    composited over white, 16 bit are scaled to 8, and only the first frame of an animation is used.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ def decode(
     size : (int, int)
         Height and width of the result.
     resize : {"stretch", "crop", "pad"}
-        What happens to another aspect: it is stretched, cropped around the centre, or padded with black.
+        How a different aspect ratio is handled: stretched, center-cropped, or padded with black.
     interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box"}
         Pillow's filter of that name; all but "nearest" average over the source when they make it smaller.
 
@@ -80,21 +83,21 @@ def decode_views(
     resize: str = "stretch",
     interpolation: str = "bilinear",
 ) -> list[NDArray[np.uint8]]:
-    """Decode one photo and bring views of it to a size.
+    """Decode one photo and resize its views.
 
-    A view's pixels do not depend on which others are asked for. A crop is cut out before the photo is
-    brought to its size, and has its full resolution; the other changes come after that, as those of Keras's
-    layers do. In `resize` and `interpolation` a crop is what the whole photo is to `decode`.
+    A view's pixels do not depend on which other views are requested. The crop is taken at full resolution,
+    then resized with `resize` and `interpolation` as `decode` does for a whole photo; the other transforms
+    are applied after that, as by Keras's preprocessing layers.
 
     Parameters
     ----------
     data : bytes
     digest : bytes
-        Of the data; what the views are drawn from.
+        Of the data; it seeds the views.
     views : sequence of View or None
         None is the plain photo, as `decode` gives it.
     size, resize, interpolation
-        As in `decode`, which raises the same.
+        As in `decode`, with the same errors.
 
     Returns
     -------
@@ -104,19 +107,19 @@ def decode_views(
     fit = _choose("resize", resize, FITS)
     resample = _choose("interpolation", interpolation, INTERPOLATIONS)
     with _failures_in_words():
-        source = _Source(data, shrinks=resample != Image.Resampling.NEAREST)
-        return [_pixels(source, digest, view, size, fit, resample) for view in views]
+        photo = _EncodedPhoto(data, shrinks=resample != Image.Resampling.NEAREST)
+        return [_pixels(photo, digest, view, size, fit, resample) for view in views]
 
 
 def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Decode one photo for people to look at: the whole of it, in its own aspect.
+    """Decode one photo for display: uncropped, in its own aspect ratio.
 
     Parameters
     ----------
     data : bytes
         As `decode` takes it.
     side : int
-        Pixels of the longer side; a smaller photo is left as it is.
+        Pixels of the longer side; smaller photos are not enlarged.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
     """
     with _failures_in_words():
         return _pixels(
-            _Source(data, shrinks=True), b"", None, (side, side), _shrink, Image.Resampling.LANCZOS
+            _EncodedPhoto(data, shrinks=True), b"", None, (side, side), _shrink, Image.Resampling.LANCZOS
         )
 
 
@@ -142,13 +145,13 @@ def _failures_in_words() -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        # Pillow's plugins trip over broken files with whatever their parser hits first: OSError, SyntaxError,
-        # ValueError, IndexError, struct.error, zlib.error, MemoryError and more. For us all mean the same.
+        # Pillow's plugins raise any exception on broken files: OSError, SyntaxError, ValueError, IndexError,
+        # struct.error, zlib.error, MemoryError and more.
         raise ImageError(_reason(error)) from error
 
 
 def _pixels(
-    source: _Source,
+    photo: _EncodedPhoto,
     digest: bytes,
     view: View | None,
     size: tuple[int, int],
@@ -157,16 +160,16 @@ def _pixels(
 ) -> NDArray[np.uint8]:
     height, width = size
     if view is None:
-        image = fit(source.upright((width, height)), (width, height), resample)
+        image = fit(photo.upright((width, height)), (width, height), resample)
     else:
         drawn, share = draw(digest, view), least_side(view.settings)
-        whole = source.upright((math.ceil(width / share), math.ceil(height / share)))
+        whole = photo.upright((math.ceil(width / share), math.ceil(height / share)))
         image = varied(fit(cropped(whole, drawn), (width, height), resample), drawn)
     return np.array(image, dtype=np.uint8)
 
 
-class _Source:
-    """The bytes of one photo, decoded once for every size at which the decoder gives them."""
+class _EncodedPhoto:
+    """The bytes of one photo; decoded once for each size that the JPEG decoder is asked for."""
 
     def __init__(self, data: bytes, shrinks: bool) -> None:
         self._data, self._shrinks = data, shrinks
@@ -175,9 +178,10 @@ class _Source:
     def upright(self, size: tuple[int, int]) -> Image.Image:
         """Return the photo as RGB, not smaller than `size` (width, height) unless it is so itself."""
         with _open(self._data) as image:
+            _check_scans(image, self._data)
             if self._shrinks:
                 _shrink_while_decoding(image, size)
-            _check_budget(image, self._data)
+            _check_memory(image)
             given = image.size
             if given not in self._decoded:
                 image.load()
@@ -186,7 +190,7 @@ class _Source:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Read the header and refuse what would need too much memory, before any pixel is decoded."""
+    """Read the header; nothing is decoded yet."""
     if not data:
         raise ImageError("empty file")
     _check_webp(data)
@@ -203,28 +207,40 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _check_budget(image: Image.Image, data: bytes) -> None:
-    """Refuse a photo that would take too much memory or time, as its header declares it."""
-    pixels = image.width * image.height
-    limit = min(Image.MAX_IMAGE_PIXELS or pixels, _BUDGET_BYTES // _BYTES_PER_PIXEL)
-    if pixels > limit:
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """Reject a progressive JPEG that would take too much time; called before its size is reduced."""
+    if not image.info.get("progressive"):
+        return
+    pixels, scans = image.width * image.height, data.count(_START_OF_SCAN)
+    if scans * pixels > _MOST_SCANNED_PIXELS:
         raise ImageError(
-            f"{image.width}×{image.height} pixels are over the limit of {limit}; make it smaller, or save it "
-            "as JPEG, which is reduced while it is decoded"
+            f"a progressive JPEG of {scans} scans of {image.width}×{image.height} pixels; at most "
+            f"{_MOST_SCANNED_PIXELS // pixels} are decoded at this size: save it as baseline JPEG"
         )
-    if image.info.get("progressive"):
-        scans = data.count(_START_OF_SCAN)
-        if scans * pixels > _MOST_SCANNED_PIXELS:
+
+
+def _check_memory(image: Image.Image) -> None:
+    """Reject a photo that would take too much memory, as its header declares it."""
+    for what, (width, height) in (("", image.size), ("a TIFF tile of ", _tile_of_tiff(image))):
+        pixels = width * height
+        limit = min(Image.MAX_IMAGE_PIXELS or pixels, _BUDGET_BYTES // _BYTES_PER_PIXEL)
+        if pixels > limit:
             raise ImageError(
-                f"a progressive JPEG of {scans} scans of {image.width}×{image.height} pixels; at most "
-                f"{_MOST_SCANNED_PIXELS // pixels} are decoded at this size: save it as baseline JPEG"
+                f"{what}{width}×{height} pixels are over the limit of {limit}; make it smaller, or save it "
+                "as JPEG, which is reduced while it is decoded"
             )
 
 
+def _tile_of_tiff(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of a TIFF's tiles, (0, 0) without them: libtiff allocates a whole tile."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)), int(tags.get(TiffImagePlugin.TILELENGTH, 0))
+
+
 def _check_webp(data: bytes) -> None:
-    """Refuse a WebP canvas that is too large: Pillow allocates it as soon as it opens the file."""
+    """Reject a WebP canvas that is too large: Pillow allocates it as soon as it opens the file."""
     width, height = _webp_canvas(data)
-    limit = _BUDGET_BYTES // _BYTES_PER_PIXEL
+    limit = _BUDGET_BYTES // _BYTES_PER_PIXEL_OF_WEBP
     if width * height > limit:
         raise ImageError(f"{width}×{height} pixels are over the limit of {limit}; make it smaller")
 
@@ -245,7 +261,7 @@ def _webp_canvas(data: bytes) -> tuple[int, int]:
 
 
 def _shrink_while_decoding(image: Image.Image, size: tuple[int, int]) -> None:
-    """Let the JPEG decoder give 1/2, 1/4 or 1/8 of the size: about twice as fast, never below `size`."""
+    """Let the JPEG decoder reduce to 1/2, 1/4 or 1/8, about twice as fast; never below `size`."""
     if image.format not in ("JPEG", "MPO"):
         return  # only JPEG can; and Pillow's Exif reader decodes a PNG
     width, height = size

@@ -1,4 +1,4 @@
-"""Divides photos into splits by draws that depend on nothing but their bytes and the seed."""
+"""Assigns photos to splits by random draws that depend only on their bytes and the seed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from featcache.recipe import DataSettings, SplitShares
 
 
 def uniform(digest: bytes, seed: int, purpose: str) -> float:
-    """Return a number in [0, 1) that depends on nothing but the photo's bytes, the seed and the purpose.
+    """Return a number in [0, 1) that depends only on the photo's bytes, the seed and the purpose.
 
-    So adding photos moves no other photo, equal photos get equal numbers, a new name or label changes
-    nothing, and the draws for two purposes are independent.
+    Adding photos moves no other photo, identical photos get identical numbers, a new name or label changes
+    nothing, and draws for different purposes are independent.
     """
     drawn = hashlib.sha256(f"{seed}:{purpose}:".encode() + digest).digest()
     return int.from_bytes(drawn[:6], "big") / 2**48  # 48 bits: exact in a float, and never rounded up to 1
 
 
 def divide(rows: list[ImageRow], given: set[str], settings: DataSettings) -> list[ImageRow]:
-    """Draw the splits that the user has not given; a pure function of each row's digest and the settings."""
+    """Draw the splits that are not given; a pure function of each row's digest and the settings."""
     wanted = wanted_splits(given, settings)
     if given == {""}:
         rows = [replace(row, split=_draw(row, settings.split, settings.seed)) for row in rows]
@@ -45,7 +45,7 @@ def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
 
 def _draw(row: ImageRow, shares: SplitShares, seed: int) -> str:
     drawn = uniform(row.digest, seed, "split")
-    # Train comes last: should the shares add up to a hair less than 1, what is left belongs to it.
+    # Train comes last: where rounding makes the shares add up to less than 1, it gets the rest.
     if drawn < shares.test:
         return "test"
     return "validation" if drawn < shares.test + shares.validation else "train"

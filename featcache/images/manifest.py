@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from featcache.errors import DataError, did_you_mean
+from featcache.files import read_regular
 from featcache.images.folders import is_candidate
 from featcache.images.rows import SPLIT_WORDS, FoundPhoto
 from featcache.images.wording import some
 
 _SURPLUS = "values without a column"
+_MOST_BYTES = 256 << 20
+"""A larger file is not read: a line has about 60 bytes, which makes four million photos."""
 
 
 def read_manifest(manifest: Path) -> list[FoundPhoto]:
-    """Return the photos that a manifest lists; a line that cannot be used is refused with its number."""
+    """Return the photos that a manifest lists.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or a line of it is invalid; the message has the line's number.
+    """
     source = f"data.manifest = {manifest}"
     try:
-        # utf-8-sig reads both with and without the mark that Excel puts in front
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            photos = list(_read_lines(source, manifest.parent, file))
+        # utf-8-sig: Excel puts a byte order mark in front
+        text = read_regular(manifest, _MOST_BYTES).decode("utf-8-sig")
+        photos = list(_read_lines(source, manifest.parent, io.StringIO(text, newline="")))
     except FileNotFoundError:
         raise DataError(f"{source} does not exist (seen from {Path.cwd()}); give a CSV file") from None
     except IsADirectoryError:
@@ -59,12 +70,22 @@ def _read_line(where: str, folder: Path, line: dict[str, Any]) -> FoundPhoto:
     if not line["label"].strip():
         raise DataError(f"{where}: label is empty; give {line['path']} a label or remove the line")
     path = folder / line["path"].strip()
-    if not is_candidate(str(path)):
-        what = "is no file" if path.is_dir() else "does not exist"
-        raise DataError(f"{where}: {path} {what}; paths are relative to the manifest's folder")
+    if not is_candidate(str(path)) and (fault := _fault(path)):
+        raise DataError(f"{where}: {path} {fault}; paths are relative to the manifest's folder")
     return FoundPhoto(
         str(path), line["label"].strip(), _split_word(where, line["split"]) if "split" in line else ""
     )
+
+
+def _fault(path: Path) -> str:
+    """Say why a path is not that of a photo; an empty text where only reading it can tell."""
+    try:
+        path.stat()
+    except OSError as error:
+        return "does not exist" if error.errno in (errno.ENOENT, errno.ENOTDIR) else ""
+    except ValueError:
+        return "contains a NUL character"
+    return "is a folder, not a file" if path.is_dir() else "is not a regular file"
 
 
 def _split_word(where: str, word: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes small sets of sample images, to try the package without photos of one's own."""
+"""Writes small sets of sample images for trying the package."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def write_sample(name: str, folder: Path) -> int:
     name : str
         One of `SAMPLES`.
     folder : Path
-        Where to; it must be empty or not exist yet.
+        Output folder; it must be empty or not exist.
 
     Returns
     -------
     int
-        How many images were written.
+        Number of images written.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def _write_whole(sample: Sample, folder: Path) -> int:
             f"{folder} is there already and is no empty folder; choose another, or remove it first"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the place and not in the system's temporary folder: a rename works only within one file system.
+    # Not in the system's temporary folder: a rename works only within one file system.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
         whole = Path(aside) / folder.name
         written = _write_images(sample, whole)
@@ -74,7 +74,7 @@ def _write_images(sample: Sample, folder: Path) -> int:
 
 
 def _digits() -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Give scikit-learn's 1,797 handwritten digits, enlarged to 32×32 so that a person sees something."""
+    """Yield scikit-learn's 1,797 handwritten digits, enlarged to 32×32."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""Augmented views of a photo: how each differs from it follows from its bytes and the view's number alone."""
+"""Augmented views of a photo: deterministic, from the photo's bytes and the view's number."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from featcache.recipe import AugmentSettings
-from featcache.versions import VIEWS
+from featcache.versions import AUGMENTATION
 
 ASPECT = 4 / 3
-"""How much wider or higher than the photo's own aspect a crop may be: torchvision's RandomResizedCrop."""
+"""Largest change of the aspect ratio by a crop, as in torchvision's RandomResizedCrop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,22 @@ class View:
 
     @property
     def key(self) -> int:
-        """What the view is called in the store: 63 bits that follow from settings, number and code.
+        """Identifier of the view in the store: 63 bits of a hash of settings, number and `AUGMENTATION`.
 
-        How many views there are is no part of it, so that more of them are added to those that are there.
+        It does not depend on the number of views, so views can be added later.
         """
         return _key(self.settings, self.number)
 
 
 @cache
 def _key(settings: AugmentSettings, number: int) -> int:
-    facts = settings.model_dump(mode="json", exclude={"views"}) | {"version": VIEWS, "view": number}
+    facts = settings.model_dump(mode="json", exclude={"views"}) | {"version": AUGMENTATION, "view": number}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def views_of(settings: AugmentSettings | None) -> list[View | None]:
-    """Return all views of a training photo, the plain one, None, first."""
+    """Return all views of a training photo; the first is None, the plain photo."""
     if settings is None:
         return [None]
     return [None, *(View(settings, number) for number in range(1, settings.views))]
@@ -62,10 +62,10 @@ class Drawn:
     Attributes
     ----------
     left, top, width, height : float
-        The part that is shown, as shares of the photo's width and height.
+        The crop, as fractions of the photo's width and height.
     flip : bool
     turn : float
-        Counterclockwise, as a share of a whole turn.
+        Counterclockwise, as a fraction of a full turn.
     brightness, contrast : float
         Factors.
     """
@@ -81,11 +81,11 @@ class Drawn:
 
 
 def draw(digest: bytes, view: View) -> Drawn:
-    """Draw how a view differs from the photo with that digest.
+    """Draw the parameters of a view of the photo with this digest.
 
-    All draws are uniform, that of the crop's aspect in its logarithm. They come from a hash and not from a
-    generator, whose numbers another version of its library may change; and a change that is switched off
-    still takes its draw, so that settings can be compared on the same draws of the others.
+    All draws are uniform; the crop's aspect ratio is log-uniform. They come from a hash, not from a random
+    generator, whose numbers may change between versions of its library. Transforms that are off still
+    consume their draw, so that settings can be compared with the same draws for the other transforms.
     """
     settings = view.settings
     area, aspect, x, y, flip, turn, brightness, contrast = _uniforms(digest, view.number)
@@ -118,13 +118,13 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def least_side(settings: AugmentSettings) -> float:
-    """Return the smallest share of a photo's width or height that a crop can have."""
+    """Return the smallest fraction of a photo's width or height that a crop can have."""
     smallest = settings.crop[0]
     return max(smallest, math.sqrt(smallest / ASPECT))
 
 
 def cropped(image: Image.Image, drawn: Drawn) -> Image.Image:
-    """Return the part of a photo that a view shows, in whole pixels."""
+    """Crop a photo to a view, in whole pixels."""
     if drawn.width == drawn.height == 1.0:
         return image
     width, height = max(1, round(drawn.width * image.width)), max(1, round(drawn.height * image.height))
@@ -134,7 +134,7 @@ def cropped(image: Image.Image, drawn: Drawn) -> Image.Image:
 
 
 def varied(image: Image.Image, drawn: Drawn) -> Image.Image:
-    """Flip and turn a photo that has its final size, and change its brightness and contrast."""
+    """Flip and rotate a photo of its final size, and change its brightness and contrast."""
     if drawn.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if drawn.turn:
@@ -147,7 +147,7 @@ def varied(image: Image.Image, drawn: Drawn) -> Image.Image:
 
 
 def _turned(image: Image.Image, turn: float) -> Image.Image:
-    """Turn around the centre; what comes in from outside is the reflection at the edges, as in Keras."""
+    """Rotate around the centre; the corners are filled by reflection, as in Keras."""
     width, height = image.size
     beyond = math.ceil((math.hypot(width, height) - min(width, height)) / 2) + 1
     reflected = np.pad(np.asarray(image), ((beyond, beyond), (beyond, beyond), (0, 0)), "symmetric")

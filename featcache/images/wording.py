@@ -1,4 +1,4 @@
-"""How names, paths and failures are put into words."""
+"""Names, paths and causes of failures as text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """Name the first few, quoted, and count the others."""
+    """Quote the first few names and count the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(map(repr, names[:most])) or "nothing") + more
 
 
 def is_not_unicode(name: str) -> bool:
-    """Whether a name holds bytes that are no text; it could be stored neither in HDF5 nor in JSON."""
+    """Whether a name contains bytes that are not UTF-8; HDF5 cannot store it."""
     return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def printable(path: str) -> str:
-    """Return a path that can be printed and stored, whatever bytes are in its name."""
+    """Return a path as valid UTF-8, with other bytes as escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
 def why_unreadable(path: str, error: OSError) -> str:
-    """Say why a file or folder could not be opened, in a few words."""
+    """Return why a file or folder could not be opened."""
     if isinstance(error, FileNotFoundError) and os.path.islink(path):  # noqa: PTH114
         return "a link to a file that does not exist"
     return (error.strerror or type(error).__name__).lower()

@@ -1,4 +1,4 @@
-"""What a recipe may say: sections, the whole, overrides by dotted key, and errors in sentences."""
+"""The recipe: its sections and schema, overrides by dotted key, and error messages."""
 
 from featcache.recipe.overrides import parse_override
 from featcache.recipe.schema import Recipe, default_cache

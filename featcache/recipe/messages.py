@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a recipe, in sentences that name key, value and what is allowed."""
+"""Validation errors of pydantic as sentences with the key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from featcache.errors import did_you_mean
 
 
 def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
-    """Turn pydantic's first complaints into sentences that name key, value and what is allowed."""
+    """Describe the first three errors, each with the key, the value and what is allowed."""
     return "; ".join(f"{origin}: {_explain_one(dict(one), model)}" for one in error.errors()[:3])
 
 

@@ -13,7 +13,7 @@ from featcache.recipe.sections import DEFAULT_HEADS, DEFAULT_SPACE, HeadSettings
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split ``key=value``; the value is read as TOML and, where it is none, as plain text.
+    """Split ``key=value``; the value is parsed as TOML or, if that fails, kept as plain text.
 
     Raises
     ------
@@ -28,17 +28,19 @@ def parse_override(text: str) -> tuple[str, Any]:
         parsed = tomllib.loads(f"value = {value}")
         return key, parsed["value"] if len(parsed) == 1 else value.strip()
     except (ValueError, RecursionError):
-        # no TOML, or numbers and nesting beyond what Python reads
+        # not TOML, or numbers and nesting beyond Python's limits
         return key, value.strip()
 
 
 def set_by_key(data: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``data["a"]["b"]`` for the key ``a.b``, making tables on the way; lists go by index or ``name``.
+    """Set ``data["a"]["b"]`` for the key ``a.b``, creating tables.
+
+    Members of lists are found by index or ``name``.
 
     Raises
     ------
     RecipeError
-        A part of the key stands for something that is no table, or a list has no such member.
+        A part of the key is not a table, or a list has no such member.
     """
     *parents, last = key.split(".")
     node: Any = data
@@ -74,7 +76,7 @@ def _step(node: Any, part: str, key: str) -> Any:
 
 
 def _name_of(member: Any) -> str:
-    """Return what a member of a list goes by in a dotted key; of what cannot be a head, nothing."""
+    """Return a list member's name in dotted keys; empty for an invalid head."""
     try:
         head = HeadSettings.model_validate(member)
     except ValidationError:
@@ -83,7 +85,7 @@ def _name_of(member: Any) -> str:
 
 
 def plain_copy(value: Any) -> Any:
-    """Return tables and lists as new dicts and lists that can be changed."""
+    """Copy nested tables and lists to mutable dicts and lists."""
     if isinstance(value, Mapping):
         return {key: plain_copy(member) for key, member in value.items()}
     if isinstance(value, list | tuple):

@@ -26,6 +26,7 @@ from featcache.recipe.sections import (
     DataSettings,
     FinetuneSettings,
     HeadSettings,
+    PlainPath,
     Section,
     Seed,
     SweepSettings,
@@ -70,8 +71,8 @@ class Recipe(Section):
     )
     sweep: SweepSettings = SweepSettings()
     finetune: FinetuneSettings | None = None
-    cache: Path = Field(default_factory=default_cache)
-    run: Path = Path("runs/featcache")
+    cache: PlainPath = Field(default_factory=default_cache)
+    run: PlainPath = Path("runs/featcache")
     seed: Seed = 0
 
     @model_validator(mode="after")

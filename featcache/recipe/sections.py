@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,14 +31,23 @@ def _as_pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _without_nul(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path must not contain NUL characters")
+    return path
+
+
+PlainPath = Annotated[Path, AfterValidator(_without_nul)]
+
+
 class Section(BaseModel):
-    """A table of a recipe: unknown keys are refused, values never change."""
+    """A table of a recipe: unknown keys are rejected, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SplitShares(Section):
-    """Into which shares the photos of an undivided folder are drawn; they must add up to 1."""
+    """Fractions of the photos for each split of an undivided folder; they must add up to 1."""
 
     train: Share = 0.8
     validation: Share = 0.2
@@ -54,18 +64,18 @@ class SplitShares(Section):
 
 
 class DataSettings(Section):
-    """Where the photos are and how they are divided.
+    """Where the photos are and how they are split.
 
     Exactly one of ``root`` (class folders, or ``train/`` with ``validation/`` and ``test/``),
     ``manifest`` (a CSV file with ``path,label`` and optionally ``split``) and ``train`` is given.
     With ``folds`` heads are scored by cross-validation on the photos of train and validation together.
     """
 
-    root: Path | None = None
-    manifest: Path | None = None
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
+    root: PlainPath | None = None
+    manifest: PlainPath | None = None
+    train: PlainPath | None = None
+    validation: PlainPath | None = None
+    test: PlainPath | None = None
     split: SplitShares = SplitShares()
     validation_from_train: Annotated[float, Field(gt=0.0, lt=1.0, strict=True)] = 0.2
     test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
@@ -85,7 +95,7 @@ class DataSettings(Section):
 
 
 class BaseSettings(Section):
-    """The frozen network: which one, cut where, and how photos are made ready for it."""
+    """The frozen network: which one, up to which layer, and how photos are preprocessed for it."""
 
     name: str = "MobileNetV2"
     arguments: dict[str, Any] = {}
@@ -104,20 +114,20 @@ class BaseSettings(Section):
 
 
 class AugmentSettings(Section):
-    """In which variants training photos are stored, and how these may differ from the photo.
+    """Augmentation of the training photos: number of views and ranges of the transforms.
 
     Attributes
     ----------
     views : int
-        Variants of each training photo. The plain photo is one of them: 8 means it and seven others.
+        Views of each training photo, the plain photo included: 8 means it and seven others.
     flip : bool
-        Left and right are exchanged in half of the variants.
+        Flip half of the views horizontally.
     rotation : float
-        Largest turn either way, as a share of a whole turn: 0.2 is up to 72°.
+        Largest rotation in either direction, as a fraction of a full turn: 0.2 is up to 72°.
     crop : (float, float)
-        Smallest and largest share of the photo's area that a variant shows.
+        Smallest and largest fraction of the photo's area in a view.
     brightness, contrast : float
-        With x a variant's brightness, or contrast, is that of the photo times 1 - x to 1 + x.
+        x multiplies the photo's brightness or contrast by a factor from 1 - x to 1 + x.
     """
 
     views: Annotated[int, Field(ge=1, le=1000, strict=True)] = 8
@@ -161,12 +171,12 @@ class HeadSettings(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The classifier's own parameters, by name."""
+        """Parameters of the classifier, by name."""
         return dict(self.model_extra or {})
 
     @property
     def default_name(self) -> str:
-        """What the head is called when the recipe gives it no name: "linear", "dense-256", "SVC"."""
+        """Name of a head without ``name``: "linear", "dense-256", "SVC"."""
         if self.type != "dense":
             return self.type
         units = self.parameters.get("units", [])
@@ -185,7 +195,7 @@ _MOST_STEPS = 100_000
 
 
 class Range(Section):
-    """Numbers from ``low`` to ``high``, both included; whole numbers when low, high and step are whole."""
+    """Numbers from ``low`` to ``high``, both included; integers if low, high and step are integers."""
 
     low: Number
     high: Number
@@ -208,12 +218,12 @@ class Range(Section):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the range is of whole numbers."""
+        """Whether the range has integers only."""
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 0))
 
     @property
     def values(self) -> Sequence[int | float] | None:
-        """All numbers of the range, in order; None when there is one between any two."""
+        """All numbers of the range, in order; None for a continuous range."""
         if self.is_whole:
             return range(int(self.low), int(self.high) + 1, int(self.step or 1))
         if self.step is None:
@@ -264,7 +274,7 @@ class SpaceSettings(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What is said of each parameter, by name."""
+        """Value, choices or range of each parameter, by name."""
         return dict(self.model_extra or {})
 
     @model_validator(mode="after")
@@ -299,7 +309,7 @@ DEFAULT_TRIALS = 50
 
 
 class SweepSettings(Section):
-    """The search over heads: how long, by which score on validation, and among what.
+    """The search over heads: budget, validation metric and search space.
 
     Without ``trials`` a grid is searched whole, and anything else with `DEFAULT_TRIALS` trials. Without
     ``seed`` the recipe's is used.
@@ -328,11 +338,11 @@ class SweepSettings(Section):
 
 
 class FinetuneSettings(Section):
-    """Which layers of the base are trained further together with a head, and how.
+    """Fine-tuning: which layers of the base are trained together with a head, and how.
 
     They start at ``from_layer``, a layer's name, or at ``unfreeze_from``, its index as the Keras tutorials
     count. ``head`` names the trained Dense head to start from; without it the best Dense one is taken. With
-    ``fresh_head`` its weights are drawn anew, which disturbs the base's in the first epochs.
+    ``fresh_head`` its weights are drawn anew, which disturbs the base's weights in the first epochs.
     """
 
     from_layer: str | None = None

@@ -29,7 +29,7 @@ def is_model(path: Path) -> bool:
 
 
 def of_feature_file(path: Path) -> dict[str, Any]:
-    """Return what a feature file says of itself; opening it checks its shards."""
+    """Return the facts of a feature file; opening it checks its shards."""
     with Features(path) as features:
         return {
             "file": str(path),
@@ -45,7 +45,7 @@ def of_feature_file(path: Path) -> dict[str, Any]:
 
 
 def of_model(path: Path) -> dict[str, Any]:
-    """Return what a model's folder says, without loading its head."""
+    """Return the facts of a model, without loading its head."""
     folder = find_model(path)
     facts = read_model(folder)
     return {
@@ -59,7 +59,7 @@ def of_model(path: Path) -> dict[str, Any]:
 
 
 def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """Return what the recipe's stage 1 would do: what is there, what will be computed, how large it gets."""
+    """Return what stage 1 would do: rows in the store, rows to compute, bytes to write."""
     table, base, plan = plan_extraction(recipe, reporter)
     known: dict[str, Any] = {
         "run": str(recipe.run),

@@ -1,4 +1,4 @@
-"""Photos with what a model says of them, as a picture."""
+"""Photos with their predictions, as a picture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prediction_grid(
     most: int = 25,
     wrong_first: bool = False,
 ) -> Figure:
-    """Draw photos with what a model says of them: green where it is right, red where it is wrong.
+    """Draw photos with their predictions: green if correct, red if wrong.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def prediction_grid(
     photos : array of shape (n, height, width, 3), uint8, optional
         Their pixels, for predictions that have no path; photos of files are read and decoded anew.
     most : int, default 25
-        So many photos are drawn. Of more, some are taken at equal steps, so that every folder gets its share.
+        Largest number of photos drawn. Of more, an evenly spaced selection is drawn.
     wrong_first : bool, default False
         Draw the wrong ones first, the most certain of them in front.
 
@@ -96,7 +96,7 @@ def _draw_tile(axes: Axes, tile: _Tile, picture: NDArray[np.uint8]) -> None:
 
 
 class _Tile(NamedTuple):
-    """A photo, what is said of it, and what it is."""
+    """A photo, its prediction and its true class."""
 
     said: Prediction
     truth: str | None

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of long-running work: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE_EVERY_SECONDS = 5.0
 class TerminalReporter(Reporter):
     """Writes notes and progress to standard error, so that standard output holds results only.
 
-    Use it as a context manager: the bar is taken away at the end.
+    Use it as a context manager: the bar is removed at the end.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def details_tables(training: Training) -> tuple[Table, Table]:
 
 
 def best_sentence(training: Training) -> str:
-    """Say which head is best, how well it does on test if there is one, and where it is."""
+    """Name the best head, its accuracy on test if there is one, and its folder."""
     best = training[training.best]
     text = f"Best on validation: {best.name}"
     if best.test:
@@ -64,7 +64,7 @@ def best_sentence(training: Training) -> str:
 
 
 def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:
-    """Return how many photos of each class were taken for which; the right ones are bold.
+    """Return the confusion matrix as a table; correct predictions are bold.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _count(n: int) -> str:
 
 
 def extraction_sentence(extraction: Extraction) -> str:
-    """Say what stage 1 did."""
+    """Summarise stage 1."""
     speed = f" at {extraction.images_per_second:,.1f} images/s" if extraction.computed else ""
     skipped = f", {len(extraction.skipped):,} skipped" if extraction.skipped else ""
     views = f" of {extraction.photos:,} photos" if extraction.rows > extraction.photos else ""
@@ -160,7 +160,7 @@ def extraction_sentence(extraction: Extraction) -> str:
 
 
 def profile_table(profile: Profile) -> Table:
-    """Return where the time of computing went: seconds of all workers together, and their share."""
+    """Return the profile of extraction: seconds summed over all workers, and their share."""
     table = Table(title="where the time went", title_justify="left", box=None, pad_edge=False)
     table.add_column("step")
     for name in ("seconds", "share"):
@@ -221,10 +221,10 @@ def _flat(facts: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
 
 
 def percent(share: float | None) -> str:
-    """Write a share of 1 as percent."""
+    """Format a fraction as percent."""
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
 def number(value: float | None) -> str:
-    """Write a score."""
+    """Format a score."""
     return "–" if value is None else f"{value:.3f}"

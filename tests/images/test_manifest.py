@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from small_sets import manifest, many, put, refusal, splits_of, table_of
+
+from featcache.images import manifest as module
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -60,7 +63,7 @@ def test_a_manifest_without_splits_is_drawn_by_shares(tmp_path):
         ("path,label\n1,a\n2\n", ["line 3", "label is empty"]),
         ("path,label\n1,a\n,b\n", ["line 3", "path is empty"]),
         ("path,label\n1,a\nnowhere,b\n", ["line 3", "nowhere does not exist", "relative to the manifest"]),
-        ("path,label\n1,a\n.,b\n", ["line 3", "is no file"]),
+        ("path,label\n1,a\n.,b\n", ["line 3", "is a folder"]),
         ("path,label\n1,a\n1,2,b\n", ["line 3", "more values than columns", "quotes"]),
         ("path,label,split\n1,a,train\n2,b,tran\n", ["line 3", "'tran'", "Did you mean 'train'"]),
         ("path,label,split\n1,a,train\n\n2,b,\n", ["line 4", "split ''", "validation"]),
@@ -90,3 +93,33 @@ def test_a_dangling_link_in_a_manifest_is_unreadable(tmp_path):
     lines = "1,a,train\n2,b,train\n3,a,val\n4,b,val\n5,a,train\n"
     table = table_of(manifest=manifest(tmp_path, "path,label,split\n" + lines))
     assert [Path(path).name for path, _ in table.unreadable] == ["5"]
+
+
+@pytest.mark.parametrize("name", ["pipe.csv", "/dev/zero"])
+def test_a_manifest_that_is_a_pipe_or_has_no_end_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "cannot be read: it is not a regular file" in refusal(manifest=tmp_path / name)
+
+
+def test_a_manifest_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_BYTES", 10)
+    assert "at most 10 are read" in refusal(manifest=manifest(tmp_path, "path,label\n1,a\n"))
+
+
+@pytest.mark.parametrize(("name", "fault"), [("pipe", "is not a regular file"), ("a\0b", "NUL")])
+def test_lines_that_name_no_regular_file(tmp_path, name, fault):
+    put(tmp_path, "1")
+    os.mkfifo(tmp_path / "pipe")
+    message = refusal(manifest=manifest(tmp_path, f"path,label\n1,a\n{name},b\n"))
+    assert "line 3" in message
+    assert fault in message
+
+
+def test_a_name_that_is_too_long_is_an_unreadable_photo_and_the_others_stay(tmp_path):
+    put(tmp_path, "1", "2", "3", "4")
+    lines = f"1,a,train\n2,b,train\n3,a,val\n4,b,val\n{'x' * 5000},a,train\n"
+    table = table_of(manifest=manifest(tmp_path, "path,label,split\n" + lines))
+    assert len(table.rows) == 4
+    ((path, reason),) = table.unreadable
+    assert len(Path(path).name) == 5000
+    assert "too long" in reason

@@ -136,7 +136,7 @@ def test_a_views_number_follows_from_all_settings_but_how_many_views_there_are(m
     assert all(0 < key < 2**63 for key in keys)
     for change in ({"flip": False}, {"rotation": 0.1}, {"crop": (0.5, 1.0)}, {"contrast": 0.2}):
         assert View(ALL.model_copy(update=change), 1).key != keys[0]
-    monkeypatch.setattr(module, "VIEWS", 2)
+    monkeypatch.setattr(module, "AUGMENTATION", 2)
     module._key.cache_clear()
     assert View(ALL, 1).key != keys[0]
     module._key.cache_clear()

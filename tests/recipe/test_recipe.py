@@ -586,3 +586,9 @@ def test_overriding_where_fine_tuning_starts_replaces_what_the_recipe_says(key, 
         recipe = Recipe.parse({"data": {"root": "photos"}, "finetune": said}, {f"finetune.{key}": value})
         settings = recipe.finetune.model_dump(include={"from_layer", "unfreeze_from"}, exclude_none=True)
         assert settings == {key: value}
+
+
+@pytest.mark.parametrize("key", ["cache", "run", "data.root"])
+def test_a_path_with_a_nul_character_is_invalid(key):
+    with pytest.raises(RecipeError, match=rf"{key} = .*must not contain NUL"):
+        Recipe.parse(PHOTOS, {key: "a\0b"})
