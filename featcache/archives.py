@@ -39,6 +39,9 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
             f"its {len(members):,} members unpack to {unpacked:,} bytes; at most {most:,} are allowed for an "
             f"archive of {len(data):,} bytes"
         )
+    # reading a member as a whole unpacks it before its size and checksum are compared; this reads in pieces
+    if (damaged := archive.testzip()) is not None:
+        raise ValueError(f"its member {damaged} is not what the archive declares")
     for member in members:
         if member.filename.endswith(".npy"):
             _check_array(archive, member)

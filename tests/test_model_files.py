@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -188,6 +189,19 @@ def archive(**members):
 def test_an_archive_that_grows_is_not_unpacked():
     with pytest.raises(ValueError, match="unpack to 104,857,600 bytes; at most"):
         open_archive(archive(a_json=b" " * (100 << 20)))
+
+
+def test_a_member_that_declares_less_than_it_unpacks_to_is_not_unpacked():
+    data = bytearray(archive(a_json=b" " * (300 << 20)))
+    place = data.rindex(b"PK\x01\x02") + 24  # the member's size in the central directory
+    data[place : place + 4] = (100).to_bytes(4, "little")
+    tracemalloc.start()
+    try:
+        with pytest.raises((ValueError, zipfile.BadZipFile)):
+            open_archive(bytes(data))
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def array(shape, dtype="<f8", content=b""):
