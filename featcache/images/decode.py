@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from featcache.errors import ImageError, did_you_mean
+from featcache.images.scans import count_scans, first_scan_components
 from featcache.images.views import View, cropped, draw, least_side, varied
 
 # A change that gives any photo other pixels than before must raise `featcache.versions.DECODER`.
@@ -28,8 +29,10 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _BYTES_PER_PIXEL = 12
 # libwebp keeps a second canvas; 16.1 bytes were measured.
 _BYTES_PER_PIXEL_OF_WEBP = 17
+# Of a JPEG with several scans, libjpeg keeps all coefficients of all components, however far it is reduced.
+_BYTES_PER_COEFFICIENT = 2
 _BUDGET_BYTES = 1200 << 20
-# Each scan of a progressive JPEG is a pass over all pixels, also of one that is reduced while it is decoded.
+# Each scan of a JPEG is a pass over all pixels, also of one that is reduced while it is decoded.
 # A photo of 12 megapixels has about ten scans; this many pixels take 2 s.
 _MOST_SCANNED_PIXELS = 2_000_000_000
 _START_OF_SCAN = b"\xff\xda"
@@ -178,7 +181,7 @@ class _EncodedPhoto:
     def upright(self, size: tuple[int, int]) -> Image.Image:
         """Return the photo as RGB, not smaller than `size` (width, height) unless it is so itself."""
         with _open(self._data) as image:
-            _check_scans(image, self._data)
+            _check_jpeg(image, self._data)
             if self._shrinks:
                 _shrink_while_decoding(image, size)
             _check_memory(image)
@@ -207,14 +210,30 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _check_scans(image: Image.Image, data: bytes) -> None:
-    """Reject a progressive JPEG that would take too much time; called before its size is reduced."""
-    if not image.info.get("progressive"):
+def _check_jpeg(image: Image.Image, data: bytes) -> None:
+    """Reject a JPEG that would take too much time or memory; called before its size is reduced.
+
+    A sequential JPEG can have any number of scans as well: one component each, of any length.
+    """
+    if image.format not in ("JPEG", "MPO"):
         return
-    pixels, scans = image.width * image.height, data.count(_START_OF_SCAN)
+    pixels, limit = (
+        image.width * image.height,
+        _BUDGET_BYTES // (_BYTES_PER_COEFFICIENT * len(image.getbands())),
+    )
+    if pixels > limit:
+        raise ImageError(
+            f"{image.width}×{image.height} pixels are over the limit of {limit}; make it smaller"
+        )
+    if not image.info.get("progressive") and first_scan_components(data) == len(image.getbands()):
+        return  # a single scan; counting takes as long as a third of decoding
+    # bytes that look like scans are never fewer than the scans, and are counted much faster
+    if data.count(_START_OF_SCAN) * pixels <= _MOST_SCANNED_PIXELS:
+        return
+    scans = count_scans(data)
     if scans * pixels > _MOST_SCANNED_PIXELS:
         raise ImageError(
-            f"a progressive JPEG of {scans} scans of {image.width}×{image.height} pixels; at most "
+            f"a JPEG of {scans} scans of {image.width}×{image.height} pixels; at most "
             f"{_MOST_SCANNED_PIXELS // pixels} are decoded at this size: save it as baseline JPEG"
         )
 

@@ -123,8 +123,8 @@ def _walk(folder: str, notes: Notes) -> Iterator[str]:
         seen.add((identity.st_dev, identity.st_ino))
         entries = [entry for entry in entries if not _is_ignored(entry.name)]
         waiting.extend(entry.path for entry in reversed(entries) if _is_folder(entry))
-        # what a folder's listing says already is not asked for again
-        yield from (e.path for e in entries if e.is_file(follow_symlinks=False) or is_candidate(e.path))
+        # pipes and devices too: reading one fails at once, and it is then reported as unreadable
+        yield from (entry.path for entry in entries if not _is_folder(entry))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 from featcache.errors import ImageError
 from featcache.images import decode as decoder
 from featcache.images.decode import decode
+from featcache.images.scans import count_scans
 
 
 def webp(kind, width, height):
@@ -48,15 +49,17 @@ def progressive(size=(1600, 1200)):
     return data.getvalue()
 
 
+def with_scans(data, times):
+    """Return a JPEG whose last scan is there many times more."""
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * times + data[-2:]
+
+
 def test_a_progressive_jpeg_is_decoded_unless_its_scans_are_too_many():
     data = progressive()
     assert decode(data, (1200, 1600)).shape == (1200, 1600, 3)
-    end = data.rindex(b"\xff\xd9")
-    bomb = data[:end] + b"\xff\xda" * 1200 + data[end:]
-    with pytest.raises(
-        ImageError, match=r"progressive JPEG of 1\d\d\d scans of 1600×1200 pixels; at most 1041"
-    ):
-        decode(bomb, (1200, 1600))
+    with pytest.raises(ImageError, match=r"a JPEG of 12\d\d scans of 1600×1200 pixels; at most 1041"):
+        decode(with_scans(data, 1200), (1200, 1600))
 
 
 def test_a_large_jpeg_is_decoded_reduced_where_a_png_is_refused(monkeypatch):
@@ -83,9 +86,44 @@ def test_bands_over_white_are_the_same_pixels_as_the_whole():
 def test_scans_are_counted_at_full_size_however_far_the_photo_is_reduced():
     """The entropy coding of all scans is read at any scale: such a file of 965 kB took 77 s."""
     data = progressive()
-    bomb = data[:-2] + b"\xff\xda" * 1200 + data[-2:]
     with pytest.raises(ImageError, match="scans of 1600×1200 pixels"):
-        decode(bomb, (8, 8))
+        decode(with_scans(data, 1200), (8, 8))
+
+
+def sequential(scans, size=(1600, 1200), components=3):
+    """Return a baseline JPEG of one component a scan, whose scans hold no data: libjpeg fills in."""
+    data = io.BytesIO()
+    Image.new("L", (8, 8)).save(data, "JPEG")
+    head, _, _ = data.getvalue().partition(b"\xff\xda")
+    at = head.index(b"\xff\xc0")
+    frame = struct.pack(">BHHB", 8, size[1], size[0], components)
+    frame += b"".join(b"%c\x11\x00" % (1 + number) for number in range(components))
+    head = head[:at] + b"\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + head[at + 13 :]
+    scan = b"\xff\xda\x00\x08\x01%c\x00\x00\x3f\x00"
+    return head + b"".join(scan % (1 + number % components) for number in range(scans)) + b"\xff\xd9"
+
+
+def test_coefficients_of_all_components_stay_within_the_budget():
+    """A file of 369 bytes took 1.4 GB."""
+    assert decode(sequential(4, components=4), (8, 8)).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match="13300×13300 pixels are over the limit of 157286400"):
+        decode(sequential(4, (13300, 13300), components=4), (8, 8))
+
+
+def test_scans_of_a_sequential_jpeg_are_limited_too():
+    """One of 20 kB, 2,000 scans and 16 megapixels took 7 s."""
+    assert decode(sequential(3), (8, 8)).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match="a JPEG of 1200 scans of 1600×1200 pixels; at most 1041"):
+        decode(sequential(1200), (8, 8))
+
+
+def test_only_scans_of_the_photo_itself_count():
+    """A motion photo has a video behind its end, an Exif block may have a thumbnail: neither is decoded."""
+    data = progressive()
+    exif = b"\xff\xe1" + struct.pack(">H", 6002) + b"\xff\xda" * 3000
+    photo = data[:2] + exif + data[2:] + b"\xff\xda" * 3000
+    assert count_scans(photo) == count_scans(data) == 10
+    np.testing.assert_array_equal(decode(photo, (30, 40)), decode(data, (30, 40)))
 
 
 def tiff_of_one_tile(side):

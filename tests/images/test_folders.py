@@ -94,11 +94,18 @@ def test_a_class_folder_may_be_a_link(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_does_not_hang_the_search(tmp_path):
+def test_pipes_and_devices_are_reported_and_not_waited_for(tmp_path):
     put(tmp_path, "train/a/1", "train/b/2", "val/a/3", "val/b/4")
     os.mkfifo(tmp_path / "train/a/pipe")
     (tmp_path / "train/a/link").symlink_to("pipe")
-    assert len(table_of(root=tmp_path).rows) == 4
+    (tmp_path / "train/b/zero.png").symlink_to("/dev/zero")
+    table = table_of(root=tmp_path)
+    assert len(table.rows) == 4
+    assert [(Path(path).name, reason) for path, reason in table.unreadable] == [
+        ("link", "it is not a regular file"),
+        ("pipe", "it is not a regular file"),
+        ("zero.png", "it is not a regular file"),
+    ]
 
 
 def test_photo_files_are_all_candidates_below_a_folder(tmp_path):
