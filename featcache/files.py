@@ -15,8 +15,6 @@ from functools import cache
 from io import BufferedReader
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from featcache.errors import StoreError
 
 # The owner is part of the name, so that what a killed process left can be told from what a living one writes.
@@ -251,6 +249,8 @@ def locked(path: Path, timeout: float = 60.0) -> Iterator[None]:
     StoreError
         Another process holds the lock all the time, or the folder cannot be written.
     """
+    from filelock import FileLock, Timeout  # most commands hold no lock, and need not wait for its import
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)

@@ -9,8 +9,6 @@ from typing import Any
 from featcache.bases.spec import short_name
 from featcache.extraction.stage import keys_of, plan_extraction
 from featcache.images.rows import SPLITS, ImageTable
-from featcache.model import find_model
-from featcache.model_files import read_model
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -46,6 +44,9 @@ def of_feature_file(path: Path) -> dict[str, Any]:
 
 def of_model(path: Path) -> dict[str, Any]:
     """Return the facts of a model, without loading its head."""
+    from featcache.model import find_model
+    from featcache.model_files import read_model
+
     folder = find_model(path)
     facts = read_model(folder)
     return {
