@@ -67,7 +67,8 @@ def _recipe(
         "data.strict": True if strict else None,
     }
     given = dict(parse_override(text) for text in set_ or [])
-    return Recipe.load(source, overrides | given | dict(more or {}))
+    own = {key: value for key, value in (more or {}).items() if value is not None}
+    return Recipe.load(source, overrides | given | own)
 
 
 # `_recipe` bound to what a user gave: a command calls it when it wants the recipe, with overrides of its own.

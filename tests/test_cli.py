@@ -17,6 +17,7 @@ from conftest import ROOT, make_photo, make_photos, run_cli
 from PIL import Image
 
 from featcache.cli import main
+from featcache.errors import FeatcacheError
 from featcache.store.feature_file import Features
 from featcache.store.seal import seal
 
@@ -508,3 +509,40 @@ def test_the_package_is_imported_without_tensorflow():
         "fc.DenseHead; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "sweep.trials=8"], 8),
+        (["--set", "sweep.trials=8", "--trials", "9"], 9),
+        (["--trials", "9"], 9),
+    ],
+    ids=["--set alone", "both", "option alone"],
+)
+def test_an_option_that_is_not_given_leaves_set_alone(tmp_path, monkeypatch, words, expected):
+    seen = []
+
+    def run_sweep(recipe, reporter):
+        seen.append(recipe)
+        raise FeatcacheError("seen")
+
+    monkeypatch.setattr("featcache.search.sweep.run_sweep", run_sweep)
+    assert run_here("sweep", make_photos(tmp_path / "photos"), *words).returncode == 1
+    assert seen[0].sweep.trials == expected
+
+
+def test_set_reaches_the_settings_that_commands_have_options_for(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(recipe, *_, **__):
+        seen.append(recipe)
+        raise FeatcacheError("seen")
+
+    monkeypatch.setattr("featcache.training.train_heads", stop)
+    monkeypatch.setattr("featcache.finetuning.stage.finetune", stop)
+    photos = make_photos(tmp_path / "photos")
+    run_here("heads", photos, "--set", "data.folds=3")
+    run_here("finetune", photos, "--set", "finetune.unfreeze_from=100", "--set", "finetune.epochs=2")
+    assert seen[0].data.folds == 3
+    assert (seen[1].finetune.unfreeze_from, seen[1].finetune.epochs) == (100, 2)
