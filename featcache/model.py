@@ -177,8 +177,8 @@ class Model:
             )
         try:
             self._classifier.predict(np.zeros((1, *self.spec.feature_shape), np.float32))
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"{path}: the head does not take this base's features: {reason}") from None
 
     def predict(self, photos: Any, reporter: Reporter = SILENT) -> Iterator[Prediction]:

@@ -25,6 +25,7 @@ from featcache.archives import open_archive
 from featcache.bases.spec import BaseSpec
 from featcache.errors import ModelError
 from featcache.heads.dense.head import DenseHead
+from featcache.heads.linear import load_linear
 from featcache.model import Model
 from featcache.model_files import read_model, with_hash
 from featcache.recipe import BaseSettings
@@ -80,6 +81,108 @@ def test_mutated_files_are_refused_or_give_the_same(tmp_path, kind, count):
         found = outcomes(mutations(data, count, seed=1), read, expected)
         path.write_bytes(data)
         assert set(found) <= {"same", "refused"}, (path.name, found)
+
+
+@pytest.mark.parametrize("name", ["linear", "hidden", "logistic", "forest"])
+@pytest.mark.parametrize("count", COUNTS)
+def test_mutated_heads_of_version_0_1_are_refused_or_give_the_same(tmp_path, name, count):
+    """Their model.json has no hashes: what is damaged is found by the archives' own checksums."""
+    folder = shutil.copytree(OLD / name, tmp_path / "model")
+    with np.load(OLD / "expected.npz") as expected:
+        features = expected["X"][:7]
+
+    expected = Model.load(folder).probabilities(features)
+    for path in (path for path in folder.iterdir() if path.name != MODEL_FILE):
+        data = path.read_bytes()
+
+        def read(mutated, path=path):
+            path.write_bytes(mutated)
+            # a linear form whose head's hash is another is not used: then scikit-learn answers, in float32
+            return str(np.allclose(Model.load(folder).probabilities(features), expected, atol=1e-5))
+
+        found = outcomes(mutations(data, count, seed=2), read, "True")
+        path.write_bytes(data)
+        assert set(found) <= {"same", "refused"}, (path.name, found)
+
+
+# ---- linear.npz ------------------------------------------------------------------------------------------
+
+
+def reseal(folder):
+    """Write the hashes that the files have now into ``model.json``, as somebody who means harm would."""
+    facts = json.loads((folder / MODEL_FILE).read_text())
+    for name in facts["files"]:
+        facts["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / MODEL_FILE).write_text(json.dumps(with_hash(facts)))
+
+
+def with_array(name, change):
+    return lambda arrays, facts: arrays.update({name: change(arrays[name])})
+
+
+def with_fact(**changes):
+    return lambda arrays, facts: facts.update(changes)
+
+
+UNFIT = {
+    "complex weights": with_array("weights", lambda w: w.astype(complex)),
+    "integer weights": with_array("weights", lambda w: w.astype(int)),
+    "weights that are not finite": with_array("weights", lambda w: w * np.nan),
+    "weights of one axis": with_array("weights", lambda w: w[:, 0]),
+    "a bias for three classes": with_array("bias", lambda b: np.zeros(3)),
+    "no bias": with_array("bias", lambda b: b[:0]),
+    "an unknown pooling": with_fact(pooling="median"),
+    "a softmax of one value": with_fact(link="softmax"),
+    "an unknown link": with_fact(link=["sigmoid"]),
+    "labels that are lists": with_fact(classes=[[0], [1]]),
+    "a label twice": with_fact(classes=[1, 1]),
+    "labels of 1 GB": with_fact(classes_dtype="S1000000000"),
+    "nested JSON": lambda arrays, facts: arrays.update(facts=np.frombuffer(b"[" * 100_000, np.uint8)),
+    "a list": lambda arrays, facts: arrays.update(facts=np.frombuffer(b"[1]", np.uint8)),
+}
+
+
+@pytest.mark.parametrize("change", UNFIT.values(), ids=UNFIT)
+def test_a_linear_form_whose_parts_do_not_fit_is_not_used(tmp_path, change):
+    folder = saved(tmp_path / "model")
+    expected = Model.load(folder).probabilities(X)
+    with np.load(folder / "linear.npz") as file:
+        arrays = dict(file)
+    facts = json.loads(arrays.pop("facts").tobytes())
+    change(arrays, facts)
+    arrays.setdefault("facts", np.frombuffer(json.dumps(facts).encode(), np.uint8))
+    np.savez(folder / "linear.npz", **arrays)
+    reseal(folder)
+    assert load_linear(folder / "head.skops") is None
+    np.testing.assert_allclose(Model.load(folder).probabilities(X), expected, atol=1e-5)
+
+
+def test_linear_weights_for_other_features_are_refused(tmp_path):
+    folder = saved(tmp_path / "model")
+    with np.load(folder / "linear.npz") as file:
+        arrays = dict(file)
+    np.savez(folder / "linear.npz", **(arrays | {"weights": arrays["weights"][:2]}))
+    reseal(folder)
+    with pytest.raises(ModelError, match="the head takes 2 numbers a row"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("head", [GaussianNB(), DenseHead(epochs=1)], ids=["skops", "keras"])
+def test_features_that_do_not_fit_into_memory_are_one_line(tmp_path, head, monkeypatch):
+    folder = saved(tmp_path / "model", head)
+    zeros = np.zeros
+
+    def too_large(shape, *args, **kwargs):
+        if np.prod(shape) >= 1 << 31:
+            raise MemoryError("Unable to allocate")
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(np, "zeros", too_large)
+    facts = json.loads((folder / MODEL_FILE).read_text())
+    facts["base"]["spec"]["feature_shape"] = [1 << 31]
+    (folder / MODEL_FILE).write_text(json.dumps(with_hash(facts)))
+    with pytest.raises(ModelError, match="does not take this base's features: Unable to allocate"):
+        Model.load(folder)
 
 
 HOSTILE = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import tempfile
 import warnings
@@ -26,6 +27,8 @@ from featcache.archives import open_archive
 from featcache.errors import ModelError
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.keras_head import KerasHead, output_units
+from featcache.heads.labels import labels_from_json, labels_to_json
+from featcache.heads.private import forget_uninitialized_variables
 from featcache.runtime import keras, tensorflow
 
 MEMBER = "featcache.json"
@@ -74,6 +77,9 @@ _UNSAFE_LAYERS = {
     "IntegerLookup",
     "TextVectorization",
 }
+# States of random numbers, which Keras does not store for every layer, are the only others in a model.
+_SPARE_VALUES = 1 << 16
+_MOST_FEATURES = 1 << 28  # of one image: 1 GiB
 _KEEP_YOURSELF = "keep this one with Keras itself: head.to_keras().save(...)"
 
 # What a damaged or foreign archive makes zipfile, json, h5py, NumPy and skops raise.
@@ -142,8 +148,7 @@ def _describe(head: DenseHead | KerasHead) -> dict[str, Any]:
         "format": FORMAT,
         "kind": name,
         "parameters": parameters,
-        "classes": head.classes_.tolist(),
-        "classes_dtype": head.classes_.dtype.str,
+        **labels_to_json(head.classes_),
         "features_shape": head.features_shape_,
         "fitted": {name: getattr(head, name) for name in kind.fitted},
     }
@@ -172,6 +177,7 @@ def read_keras(content: bytes, path: Path) -> DenseHead | KerasHead:
         head = _rebuild(state, path)
         if isinstance(head, KerasHead):
             _refuse_unsafe(archive, path)
+            _refuse_larger(archive, head)
             head.model_ = _load_model(content)
             output_units(head.model_, head.features_shape_, len(head.classes_))
         else:
@@ -196,7 +202,7 @@ def _rebuild(state: dict[str, Any], path: Path) -> DenseHead | KerasHead:
         parameters["units"] = tuple(parameters["units"])
     head: DenseHead | KerasHead = kind.head(**parameters)
     head._validate_params()
-    head.classes_ = np.array(state["classes"], dtype=np.dtype(state["classes_dtype"]))
+    head.classes_ = labels_from_json(state)
     head.features_shape_ = tuple(state["features_shape"])
     for name in kind.fitted:
         setattr(head, name, (_LATER | state["fitted"])[name])
@@ -228,6 +234,38 @@ def _refuse_unsafe(archive: zipfile.ZipFile, path: Path) -> None:
     _refuse_custom(json.loads(archive.read("config.json")), path)
     with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
         _refuse_elsewhere(file)
+
+
+def _refuse_larger(archive: zipfile.ZipFile, head: KerasHead) -> None:
+    """Refuse a description with more weights than are stored: Keras would allocate them before it looks."""
+    import h5py
+
+    sizes: list[int] = []
+
+    def add(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            sizes.append(item.size)
+
+    with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
+        file.visititems(add)
+    declared = _declared_values(json.loads(archive.read("config.json")))
+    if declared > sum(sizes) + _SPARE_VALUES:
+        raise ValueError(f"its layers have {declared:,} weights, and {sum(sizes):,} are stored")
+    if math.prod(head.features_shape_) > _MOST_FEATURES:
+        raise ValueError(f"features of shape {head.features_shape_} are not supported")
+
+
+def _declared_values(config: dict[str, Any]) -> int:
+    """Return the number of weights of a model by its description, without allocating any."""
+    plain = {**config, "compile_config": None}  # Keras changes what it is given: `config` is read only here
+    try:
+        with keras().StatelessScope(initialize_variables=False):
+            model = keras().saving.deserialize_keras_object(plain, safe_mode=True)
+    except tensorflow().errors.OpError as error:
+        raise ValueError(str(error)) from error
+    finally:
+        forget_uninitialized_variables()
+    return sum(math.prod(variable.shape) for variable in model.variables)
 
 
 def _refuse_custom(config: dict[str, Any], path: Path) -> None:

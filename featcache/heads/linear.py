@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from featcache.archives import open_archive
 from featcache.errors import ModelError
 from featcache.files import read_regular, write_bytes_whole
-from featcache.heads.vectors import pool
+from featcache.heads.labels import labels_from_json, labels_to_json
+from featcache.heads.vectors import POOLINGS, pool
 
 LINEAR_FILE = "linear.npz"
 FORMAT = 1
@@ -41,6 +42,19 @@ LINEAR = (
 """scikit-learn's classifiers that decide by ``X @ coef_.T + intercept_``."""
 
 _PROBES = 64
+# What a damaged or foreign file makes zipfile, json and NumPy raise.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+)
 # of probabilities and decision values; scikit-learn scales and projects float32 features in float32
 _TOLERANCE = 1e-3
 
@@ -245,8 +259,7 @@ def save_linear(form: LinearHead, head_file: Path) -> None:
         "format": FORMAT,
         "pooling": form.pooling,
         "link": form.link,
-        "classes": form.classes_.tolist(),
-        "classes_dtype": form.classes_.dtype.str,
+        **labels_to_json(form.classes_),
         "of": hashlib.sha256(head_file.read_bytes()).hexdigest(),
     }
     data = io.BytesIO()
@@ -257,16 +270,32 @@ def save_linear(form: LinearHead, head_file: Path) -> None:
 
 
 def load_linear(head_file: Path) -> LinearHead | None:
-    """Return the linear form of exactly the head in `head_file`, or None where there is none."""
+    """Return the linear form of exactly the head in `head_file`, or None where there is no valid one."""
     try:
         digest = hashlib.sha256(read_regular(head_file)).hexdigest()
         data = read_regular(head_file.with_name(LINEAR_FILE))
         open_archive(data).close()
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
-            if facts["of"] != digest or facts["format"] != FORMAT or facts["link"] not in {*LINKS, "none"}:
+            if facts["of"] != digest or facts["format"] != FORMAT:
                 return None
-            classes = np.array(facts["classes"], np.dtype(facts["classes_dtype"]))
-            return LinearHead(facts["pooling"], file["weights"], file["bias"], classes, facts["link"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None  # the head itself says everything that is in it
+            form = LinearHead(
+                facts["pooling"], file["weights"], file["bias"], labels_from_json(facts), facts["link"]
+            )
+        return form if _is_valid(form) else None
+    except _DAMAGE:
+        return None  # the head file holds everything that is in it
+
+
+def _is_valid(form: LinearHead) -> bool:
+    """Whether the parts fit each other: a wrong link or shape gives numbers that are not probabilities."""
+    numbers = (form.weights, form.bias)
+    outputs = 1 if len(form.classes_) == 2 else len(form.classes_)
+    links = {"none", "sigmoid"} if outputs == 1 else {"none", "softmax", "ovr"}
+    return (
+        form.pooling in POOLINGS
+        and form.link in links
+        and form.weights.ndim == 2
+        and form.weights.shape[1:] == form.bias.shape == (outputs,)
+        and all(array.dtype == np.float64 and bool(np.isfinite(array).all()) for array in numbers)
+    )

@@ -1,8 +1,15 @@
-"""Private names of scikit-learn that heads use to validate their parameters, in one place.
+"""Private names of scikit-learn and Keras that heads use, in one place.
 
-They may change in any release. Tested with scikit-learn 1.9.1.
+They may change in any release. Tested with scikit-learn 1.9.1 and Keras 3.15.1.
 """
 
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
-__all__ = ["Interval", "InvalidParameterError", "StrOptions"]
+__all__ = ["Interval", "InvalidParameterError", "StrOptions", "forget_uninitialized_variables"]
+
+
+def forget_uninitialized_variables() -> None:
+    """Let Keras forget variables that were built without values; the next scope would allocate them."""
+    from keras.src.backend.common import global_state
+
+    global_state.set_global_attribute("uninitialized_variables", [])

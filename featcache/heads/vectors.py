@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+POOLINGS = ("flatten", "avg", "max")
+
 
 def pool(features: NDArray[Any], pooling: str) -> NDArray[Any]:
     """Turn (n, h, w, c) features into vectors; 2-D features are returned as they are.

@@ -443,3 +443,55 @@ def test_a_description_that_does_not_fit_the_model_is_refused(saved_own, tmp_pat
     else:
         with pytest.raises(ModelError, match=message):
             load_head(path)
+
+
+# Sizes that a Keras file declares
+
+
+@pytest.mark.parametrize("units", [1 << 20, 1 << 31, 1 << 40])
+def test_a_keras_model_with_more_weights_than_are_stored_is_never_built(
+    saved_own, tmp_path, monkeypatch, units
+):
+    with zipfile.ZipFile(saved_own[1]) as archive:
+        config = json.loads(archive.read("config.json"))
+    config["config"]["layers"][-1]["config"]["units"] = units
+    path = rewritten(saved_own[1], tmp_path / "head.keras", config_json=json.dumps(config))
+    monkeypatch.setattr(keras().saving, "load_model", None)
+    with pytest.raises(ModelError, match=f"have {5 * units + 38:,} weights, and [0-9]+ are stored"):
+        load_head(path)
+    # what was declared is forgotten: no later scope of Keras allocates it
+    keras().layers.Dense(3)(keras().Input((4,)))
+
+
+def test_a_keras_head_of_features_that_no_image_has_is_never_built(saved_own, tmp_path, monkeypatch):
+    with zipfile.ZipFile(saved_own[1]) as archive:
+        state = json.loads(archive.read(MEMBER))
+    state["features_shape"] = [1 << 14, 1 << 14, 4]
+    path = rewritten(saved_own[1], tmp_path / "head.keras", featcache_json=json.dumps(state))
+    monkeypatch.setattr(keras().saving, "load_model", None)
+    with pytest.raises(ModelError, match=r"features of shape \(16384, 16384, 4\) are not supported"):
+        load_head(path)
+
+
+def recurrent(x):
+    layers = keras().layers
+    return layers.Bidirectional(layers.LSTM(5, dropout=0.1))(layers.Reshape((2, 2))(x))
+
+
+def attention(x):
+    layers = keras().layers
+    x = layers.LayerNormalization()(layers.Reshape((2, 2))(x))
+    return layers.Flatten()(layers.MultiHeadAttention(2, 3, dropout=0.1)(x, x))
+
+
+def convolution(x):
+    layers = keras().layers
+    x = layers.PReLU()(layers.Normalization(mean=0.0, variance=1.0)(layers.Reshape((2, 2, 1))(x)))
+    return layers.GlobalMaxPooling2D()(layers.SpectralNormalization(layers.Conv2D(3, 1))(x))
+
+
+@pytest.mark.parametrize("part", [recurrent, attention, convolution])
+def test_layers_of_many_kinds_have_no_more_weights_than_are_stored(tmp_path, part):
+    head = fitted(own(part))
+    loaded = load_head(tmp_path / save_head(head, tmp_path))
+    np.testing.assert_allclose(loaded.predict_proba(X), head.predict_proba(X), atol=1e-6)
