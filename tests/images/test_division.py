@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_sets import manifest, many, put, refusal, splits_of, table_of
 
 from featcache.images.division import uniform
-from featcache.images.table import digest_of
+from featcache.images.source import digest_of
 
 
 def test_shares_are_approximately_right_in_every_class(tmp_path):

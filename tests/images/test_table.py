@@ -10,7 +10,8 @@ import pytest
 from small_sets import many, put, refusal, table_of
 
 from featcache.images.rows import SPLITS
-from featcache.images.table import digest_of, load_table
+from featcache.images.source import digest_of
+from featcache.images.table import load_table
 from featcache.recipe import DataSettings
 
 needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
