@@ -1,7 +1,8 @@
 """Private names of scikit-learn and Keras that heads use, in one place.
 
 They may change in any release. Two more are inherited and cannot be imported from here: the class attribute
-``_parameter_constraints`` and the method ``_validate_params`` of scikit-learn's ``BaseEstimator``. Tested with scikit-learn 1.9.1 and Keras 3.15.1.
+``_parameter_constraints`` and the method ``_validate_params`` of scikit-learn's ``BaseEstimator``.
+Tested with scikit-learn 1.9.1 and Keras 3.15.1.
 """
 
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
