@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
 from featcache.images.decode import decode_views
-from featcache.images.source import digest_of, read_photo
+from featcache.images.index import Entry
+from featcache.images.source import check_name, digest_of, read_with_state
 from featcache.images.views import View
 from featcache.recipe import BaseSettings
 
@@ -40,7 +40,7 @@ class Photo:
     ----------
     path : str
     digest : bytes
-        What the file's bytes must hash to; empty when any bytes will do.
+        What the file's bytes must hash to; empty when any bytes will do, or when they are hashed on reading.
     view : View or None
         Which view of the photo; None is the plain photo. Views are drawn from the digest.
     """
@@ -48,6 +48,10 @@ class Photo:
     path: str
     digest: bytes = b""
     view: View | None = None
+
+
+Select = Callable[[Photo, bytes], "Sequence[View | None]"]
+"""Chooses the views to compute of a photo whose bytes have this digest."""
 
 
 @dataclass
@@ -77,25 +81,38 @@ class Batch:
     features : ndarray, shape (len(photos), ...)
     failed : list of (Photo, str)
         The others, with reasons.
+    read : list of (path, FileState, digest)
+        Files whose bytes were hashed.
+    moment : int
+        When reading began, in nanoseconds since 1970.
     seconds : Seconds
     """
 
     asked: Sequence[Photo]
+    moment: int = field(default_factory=time.time_ns)
     photos: list[Photo] = field(default_factory=list)
     features: NDArray[Any] | None = None
     failed: list[tuple[Photo, str]] = field(default_factory=list)
+    read: list[Entry] = field(default_factory=list)
     seconds: Seconds = field(default_factory=Seconds)
 
 
-def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
+def featurize(
+    photos: Sequence[Photo], base: Base, select: Select | None = None, most_views: int = 1
+) -> Iterator[Batch]:
     """Yield the photos' features in batches of ``base.settings.batch_size``, in order.
 
     Parameters
     ----------
     photos : sequence of Photo
-        Views of one photo that stand one after another are decoded together.
     base : Base
         Its network is built or loaded when the first photo is decoded, not before.
+    select : callable, optional
+        Called by the workers with a photo and the digest of its bytes; returns the views to compute. So a
+        photo's bytes are read once, although its digest decides what is done with them. Without it the view
+        of each photo is computed.
+    most_views : int
+        Largest number of views that `select` returns; a batch has fewer photos then.
 
     Raises
     ------
@@ -104,8 +121,9 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    parts = (photos[start:stop] for start, stop in _spans(len(photos), base))
-    return _in_order(lambda part: _featurize_batch(part, base), parts, base)
+    size = max(1, base.settings.batch_size // most_views)
+    parts = (photos[start:stop] for start, stop in _spans(len(photos), size))
+    return _in_order(lambda part: _featurize_batch(part, base, select), parts, base)
 
 
 def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
@@ -124,14 +142,13 @@ def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    parts = ((start, pixels[start:stop]) for start, stop in _spans(len(pixels), base))
+    parts = ((start, pixels[start:stop]) for start, stop in _spans(len(pixels), base.settings.batch_size))
     return _in_order(
         lambda part: _features(np.ascontiguousarray(part[1]), base, f"row {part[0]}"), parts, base
     )
 
 
-def _spans(count: int, base: Base) -> Iterator[tuple[int, int]]:
-    size = base.settings.batch_size
+def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, start + size) for start in range(0, count, size))
 
 
@@ -158,9 +175,8 @@ def decode_photos(paths: Sequence[str], settings: BaseSettings) -> NDArray[np.ui
     ImageError
         One of them cannot be decoded.
     """
-    spent = Seconds()
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(lambda path: _pixels([Photo(path)], settings, spent)[0], paths)))
+        return np.stack(list(pool.map(lambda path: _pixels(Photo(path), settings), paths)))
 
 
 def decode_unchanged(
@@ -182,28 +198,74 @@ def decode_unchanged(
 
 def _pixels_or_none(photo: Photo, settings: BaseSettings) -> NDArray[np.uint8] | None:
     try:
-        return _pixels([photo], settings, Seconds())[0]
+        return _pixels(photo, settings)
     except ImageError:
         return None
 
 
-def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
-    batch = Batch(photos)
+def _featurize_batch(photos: Sequence[Photo], base: Base, select: Select | None) -> Batch:
+    batch, parts = Batch(photos), []
     pixels: list[NDArray[np.uint8]] = []
-    for _, same in groupby(photos, lambda photo: (photo.path, photo.digest)):
-        views = list(same)
+    for photo in photos:
+        asked = [photo]
         try:
-            pixels.extend(_pixels(views, base.settings, batch.seconds))
-            batch.photos.extend(views)
+            data, asked = _read(photo, select, batch)
+            for start, stop in _spans(len(asked), base.settings.batch_size):  # bounds the memory for pixels
+                pixels.extend(_decode(data, asked[start:stop], base.settings, batch.seconds))
+                batch.photos.extend(asked[start:stop])
+                if len(pixels) >= base.settings.batch_size:
+                    parts.append(_run(pixels, base, batch))
+                    pixels = []
         except ImageError as error:
-            batch.failed.extend((view, str(error)) for view in views)
+            batch.failed.extend((one, str(error)) for one in asked)
     if pixels:
-        stacked = np.stack(pixels)
-        base.prepare()
-        started = time.perf_counter()
-        batch.features = _features(stacked, base, batch.photos[0].path)
-        batch.seconds.inference += time.perf_counter() - started
+        parts.append(_run(pixels, base, batch))
+    if parts:
+        batch.features = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return batch
+
+
+def _run(pixels: Sequence[NDArray[np.uint8]], base: Base, batch: Batch) -> NDArray[Any]:
+    """Run the base on any number of pixels; it takes up to a batch of them at once."""
+    base.prepare()
+    started = time.perf_counter()
+    parts = [
+        _features(np.stack(pixels[start:stop]), base, batch.photos[0].path)
+        for start, stop in _spans(len(pixels), base.settings.batch_size)
+    ]
+    batch.seconds.inference += time.perf_counter() - started
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _read(photo: Photo, select: Select | None, batch: Batch) -> tuple[bytes, list[Photo]]:
+    """Return a photo's bytes and, with their digest, the views of it to compute."""
+    started = time.perf_counter()
+    try:
+        if select is not None:
+            check_name(photo.path)
+        data, state = read_with_state(photo.path)
+        digest = digest_of(data) if select is not None or photo.digest else b""
+    finally:
+        batch.seconds.reading += time.perf_counter() - started
+    if photo.digest and digest != photo.digest:
+        # its row would carry another photo's key
+        raise ImageError("changed while it was being read; run again")
+    if select is None:
+        return data, [photo]
+    batch.read.append((photo.path, state, digest))
+    return data, [Photo(photo.path, digest, view) for view in select(photo, digest)]
+
+
+def _decode(
+    data: bytes, photos: Sequence[Photo], settings: BaseSettings, seconds: Seconds
+) -> list[NDArray[np.uint8]]:
+    """Decode views of one photo."""
+    started = time.perf_counter()
+    try:
+        how = (settings.image_size, settings.resize, settings.interpolation)
+        return decode_views(data, photos[0].digest, [one.view for one in photos], *how)
+    finally:
+        seconds.decoding += time.perf_counter() - started
 
 
 def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]:
@@ -213,17 +275,7 @@ def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]
         raise FeaturesError(f"{error} (in the batch from {first} on)") from None
 
 
-def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> list[NDArray[np.uint8]]:
-    """Read a file once and decode views of it."""
-    started, photo = time.perf_counter(), views[0]
-    data = read_photo(photo.path)
-    if photo.digest and digest_of(data) != photo.digest:
-        # its row would carry another photo's key
-        raise ImageError("changed while it was being read; run again")
-    read = time.perf_counter()
-    seconds.reading += read - started
-    try:
-        how = (settings.image_size, settings.resize, settings.interpolation)
-        return decode_views(data, photo.digest, [one.view for one in views], *how)
-    finally:
-        seconds.decoding += time.perf_counter() - read
+def _pixels(photo: Photo, settings: BaseSettings) -> NDArray[np.uint8]:
+    batch = Batch([photo])
+    data, _ = _read(photo, None, batch)
+    return _decode(data, [photo], settings, batch.seconds)[0]

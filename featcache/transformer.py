@@ -14,11 +14,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from featcache.bases.base import Base
 from featcache.errors import DataError, RecipeError
-from featcache.extraction.stage import ensure, key_of
+from featcache.extraction.compute import Extracted, ensure
+from featcache.extraction.rows import PlainPhotos, key_of
 from featcache.featurize import Photo
-from featcache.images.source import digest_photo
+from featcache.images.index import INDEX_FILE, DigestIndex
+from featcache.images.source import why_not_opened
 from featcache.recipe import BaseSettings, default_cache
 from featcache.store.base_store import Store
+from featcache.store.plan import Key
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -107,13 +110,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         store = Store(Path(self.cache) if self.cache is not None else default_cache())
         base = Base(self._settings(), store)
-        photos = [_photo(os.fspath(path)) for path in np.asarray(X, dtype=object).ravel()]
-        extracted = ensure(photos, base, store)
-        for photo in photos:
-            if reason := extracted.failures.get(key_of(photo.digest)):
-                raise DataError(f"{photo.path}: {reason}; remove it from the paths")
+        paths = [os.fspath(path) for path in np.asarray(X, dtype=object).ravel()]
+        with DigestIndex(store.folder / INDEX_FILE) as index:
+            known = index.find(paths)
+            for path in paths:  # before anything is computed
+                if path not in known and (reason := why_not_opened(path)):
+                    raise DataError(f"{path} {reason}; remove it from the paths")
+            photos = [Photo(path, known.get(path, b"")) for path in paths]
+            extracted = ensure(photos, PlainPhotos(), base, store, index)
+        keys = [_key(path, extracted) for path in paths]
         base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
-        places = [extracted.locations[key_of(photo.digest)] for photo in photos]
+        places = [extracted.locations[key] for key in keys]
         return base_store.read(places, base.spec.feature_shape, base.spec.dtype)
 
     def _settings(self) -> BaseSettings:
@@ -138,8 +145,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _photo(path: str) -> Photo:
-    try:
-        return Photo(path, digest_photo(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+def _key(path: str, extracted: Extracted) -> Key:
+    digest = extracted.digests[path]
+    if isinstance(digest, str):
+        raise DataError(f"{path} {digest}; remove it from the paths")
+    if reason := extracted.failures.get(key_of(digest)):
+        raise DataError(f"{path}: {reason}; remove it from the paths")
+    return key_of(digest)

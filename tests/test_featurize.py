@@ -18,7 +18,7 @@ from featcache.bases.base import stored
 from featcache.errors import BaseNetworkError, FeaturesError
 from featcache.featurize import Batch, Photo, Seconds, featurize
 from featcache.images.decode import decode
-from featcache.images.table import digest_of
+from featcache.images.source import digest_of
 from featcache.recipe import BaseSettings
 
 
@@ -184,7 +184,7 @@ def test_what_fails_is_told_with_its_reason_and_the_rest_of_its_batch_is_kept(tm
     assert two.features is None
     for (_, reason), part in zip(
         [*one.failed, *two.failed, *three.failed],
-        ["not an image of a known format", "cannot be read: No such file", "cannot be read: ", "empty file"],
+        ["not an image of a known format", "cannot be read: no such file", "cannot be read: ", "empty file"],
         strict=True,
     ):
         assert part in reason

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from featcache.bases.base import Base
 from featcache.bases.resolution import SAMPLE
 from featcache.errors import StoreError
-from featcache.extraction.planning import plan_rows
-from featcache.extraction.rows import key_of
-from featcache.featurize import Photo, Seconds, decode_unchanged, featurize
+from featcache.extraction.planning import hashing, plan_rows
+from featcache.extraction.rows import Wanted, key_of
+from featcache.featurize import Batch, Photo, Seconds, decode_unchanged, featurize
+from featcache.images.index import DigestIndex
+from featcache.images.table import Digests, read_digests
+from featcache.images.views import View
 from featcache.recipe import BaseSettings
 from featcache.reporter import SILENT, Reporter
 from featcache.store.base_store import BaseStore, Store
-from featcache.store.plan import Key, Location, Plan, human_bytes
+from featcache.store.plan import Key, Location, Plan, continued, human_bytes
 
 # A kill loses at most one unpublished shard: this much work, or this much time.
 _SHARD_BYTES = 64 << 20
@@ -69,12 +73,14 @@ class Profile:
 
 @dataclass
 class Extracted:
-    """The rows of the requested photos.
+    """The rows of the wanted photos.
 
     Attributes
     ----------
     locations : dict of Key to Location
         Rows that are now in the store.
+    digests : dict of str to bytes or str
+        By path, of every photo: its digest, or why it could not be read.
     failures : dict of Key to str
         Why a photo could not be decoded.
     computed : int
@@ -84,20 +90,43 @@ class Extracted:
     """
 
     locations: dict[Key, Location]
+    digests: Digests = field(default_factory=dict)
     failures: dict[Key, str] = field(default_factory=dict)
     computed: int = 0
     profile: Profile = field(default_factory=lambda: Profile())
 
+    def has_all(self, photo: Photo, wanted: Wanted) -> bool:
+        """Whether every row of a photo is in the store or cannot be computed."""
+        keys = (key_of(photo.digest, view) for view in wanted.views(photo, photo.digest))
+        return all(key in self.locations or key in self.failures for key in keys)
 
-def ensure(photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter = SILENT) -> Extracted:
+    def add(self, more: Extracted) -> None:
+        """Add what was extracted afterwards."""
+        self.locations.update(more.locations)
+        self.failures.update(more.failures)
+        self.computed += more.computed
+
+
+def ensure(
+    photos: Sequence[Photo],
+    wanted: Wanted,
+    base: Base,
+    store: Store,
+    index: DigestIndex,
+    reporter: Reporter = SILENT,
+) -> Extracted:
     """Make sure that the store has the features of all photos that can be decoded.
 
     Parameters
     ----------
     photos : sequence of Photo
-        Duplicates are computed once.
+        Those without a digest are read for it, and decoded from the same bytes. Duplicates are computed once.
+    wanted : Wanted
+        Which views of them.
     base : Base
     store : Store
+    index : DigestIndex
+        Keeps the digests of photos that are read.
     reporter : Reporter, optional
 
     Raises
@@ -107,54 +136,83 @@ def ensure(photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter
     FeaturesError
         The base gave values that are not finite.
     """
-    extracted, missing, base_store = _stored_and_missing(photos, base, store, reporter)
-    if missing:
-        _compute(missing, base, base_store, extracted, reporter)
+    spec = base.resolve(lambda: _sample(photos, base.settings)).spec
+    rows = plan_rows(photos, wanted, spec, store, reporter)
+    if rows.plan.refusal and rows.plan.unread and not store.not_writable():
+        # perhaps most rows are in the store; only the digests can tell
+        photos = _with_digests(photos, index, reporter)
+        rows = plan_rows(photos, wanted, spec, store, reporter)
+    _announce(rows.plan, photos, reporter)
+    if rows.plan.refusal:
+        raise StoreError(rows.plan.refusal)
+    extracted = Extracted(rows.present, {photo.path: photo.digest for photo in photos if photo.digest})
+    if rows.plan.to_compute:
+        claims = _Claims(wanted, rows.present)
+        missing = continued(photos, lambda photo: claims.is_done(photo))
+        _compute(missing, wanted, claims, base, rows.base_store, extracted, index, reporter)
     return extracted
 
 
+class _Claims:
+    """Gives each missing row to the first photo that needs it."""
+
+    def __init__(self, wanted: Wanted, present: Mapping[Key, Location]) -> None:
+        self._wanted = wanted
+        self._taken = set(present)
+        self._lock = threading.Lock()
+
+    def is_done(self, photo: Photo) -> bool:
+        """Whether all rows of a photo are in the store; of one that was not read that is not known."""
+        views = self._wanted.views(photo, photo.digest) if photo.digest else ()
+        return bool(photo.digest) and all(key_of(photo.digest, view) in self._taken for view in views)
+
+    def __call__(self, photo: Photo, digest: bytes) -> list[View | None]:
+        """Return the views of a photo that nobody else computes."""
+        keys = {key_of(digest, view): view for view in self._wanted.views(photo, digest)}
+        with self._lock:
+            mine = [key for key in keys if key not in self._taken]
+            self._taken.update(mine)
+        return [keys[key] for key in mine]
+
+
 def _sample(photos: Sequence[Photo], settings: BaseSettings) -> NDArray[np.uint8] | None:
-    """Decode the photos of the lowest digests, which are the same ones in every run."""
-    plain = {photo.digest: photo for photo in photos if photo.view is None}
-    _, pixels = decode_unchanged([plain[digest] for digest in sorted(plain)[:SAMPLE]], settings)
+    """Decode some photos from all parts of the data set, the same ones in every run."""
+    step = max(1, len(photos) // SAMPLE)
+    _, pixels = decode_unchanged(photos[::step][:SAMPLE], settings)
     return np.stack(pixels) if pixels else None
 
 
-def _stored_and_missing(
-    photos: Sequence[Photo], base: Base, store: Store, reporter: Reporter
-) -> tuple[Extracted, list[Photo], BaseStore]:
-    """Return what the store has, which photos are to be computed, and where to publish them.
-
-    The plan is not returned: while photos are computed its tables would only take memory.
-    """
-    spec = base.resolve(lambda: _sample(photos, base.settings)).spec
-    keys = [key_of(photo.digest, photo.view) for photo in photos]
-    plan, base_store = plan_rows(keys, spec, store, reporter)
-    _announce(plan, photos, reporter)
-    if plan.refusal:
-        raise StoreError(plan.refusal)
-    return Extracted(dict(plan.reuse)), _first_of_each(plan.compute, photos), base_store
-
-
-def _first_of_each(keys: Sequence[Key], photos: Sequence[Photo]) -> list[Photo]:
-    by_key = {key_of(photo.digest, photo.view): photo for photo in reversed(photos)}
-    return [by_key[key] for key in keys]
+def _with_digests(photos: Sequence[Photo], index: DigestIndex, reporter: Reporter) -> list[Photo]:
+    unread = [photo.path for photo in photos if not photo.digest]
+    digests = read_digests(unread, index, hashing(reporter))
+    known = ((photo, digests.get(photo.path, photo.digest)) for photo in photos)
+    return [Photo(photo.path, digest) for photo, digest in known if isinstance(digest, bytes)]
 
 
 def _announce(plan: Plan, photos: Sequence[Photo], reporter: Reporter) -> None:
-    plain = sum(photo.view is None for photo in photos)
-    asked = f"{plain:,} photos" if plain == len(photos) else f"{len(photos):,} views of {plain:,} photos"
-    if plan.compute:
+    wanted = len(plan.reuse) + plan.to_compute
+    asked = (
+        f"{len(photos):,} photos" if wanted <= len(photos) else f"{wanted:,} views of {len(photos):,} photos"
+    )
+    at_most = "at most " if plan.unread else ""
+    if plan.to_compute:
         reporter.note(
-            f"{asked}: {len(plan.reuse):,} are in the store, {len(plan.compute):,} to compute, "
-            f"{human_bytes(plan.bytes_to_write)} to write"
+            f"{asked}: {len(plan.reuse):,} are in the store, {at_most}{plan.to_compute:,} to compute, "
+            f"{at_most}{human_bytes(plan.bytes_to_write)} to write"
         )
     else:
         reporter.note(f"{asked}: all are in the store, nothing to compute")
 
 
 def _compute(
-    photos: list[Photo], base: Base, base_store: BaseStore, extracted: Extracted, reporter: Reporter
+    photos: list[Photo],
+    wanted: Wanted,
+    claims: _Claims,
+    base: Base,
+    base_store: BaseStore,
+    extracted: Extracted,
+    index: DigestIndex,
+    reporter: Reporter,
 ) -> None:
     started = time.perf_counter()
     reporter.advance("computing", 0, len(photos))
@@ -163,20 +221,31 @@ def _compute(
     workers = Seconds()
     done = 0
     try:
-        for batch in featurize(photos, base):
+        for batch in featurize(photos, base, claims, wanted.most_views):
             workers.add(batch.seconds)
-            extracted.failures.update({key_of(photo.digest, photo.view): why for photo, why in batch.failed})
+            index.record(batch.read, batch.moment)
+            _note_read(batch, extracted)
             if batch.features is not None:
-                writer.add([key_of(photo.digest, photo.view) for photo in batch.photos], batch.features)
-                done += len(batch.photos)
-            reporter.advance("computing", done + len(extracted.failures), len(photos))
+                keys = [key_of(photo.digest, photo.view) for photo in batch.photos]
+                writer.add(keys, batch.features, [wanted.rank(photo) for photo in batch.photos])
+                extracted.computed += len(batch.photos)
+            done += len(batch.asked)
+            reporter.advance("computing", done, len(photos))
     finally:
         # an interrupted run keeps its finished batches, too
         writer.publish()
-    reporter.advance("computing", len(photos), len(photos))
-    extracted.computed = done
     wall = time.perf_counter() - started
     extracted.profile = Profile.of(workers, writer.seconds, base.prepare_seconds, wall, base.parallel)
+
+
+def _note_read(batch: Batch, extracted: Extracted) -> None:
+    """Keep what was found out about the photos of a batch."""
+    extracted.digests.update({path: digest for path, _, digest in batch.read})
+    for photo, why in batch.failed:
+        if photo.digest:
+            extracted.failures[key_of(photo.digest, photo.view)] = why
+        else:
+            extracted.digests[photo.path] = why
 
 
 def _rows_per_shard(row_bytes: int, batch_size: int) -> int:

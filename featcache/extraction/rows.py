@@ -2,28 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
 from featcache.featurize import Photo
-from featcache.images.rows import SPLITS, ImageTable
+from featcache.images.division import drawing
+from featcache.images.rows import SPLITS, FoundPhoto, ImageTable
 from featcache.images.views import View, views_of
 from featcache.recipe import Recipe
 from featcache.store.plan import Key
 
 
-def photos_of(table: ImageTable, recipe: Recipe) -> list[Photo]:
-    """Return every photo with all its views, the views of a photo one after another."""
-    views = {split: split_views(split, recipe) for split in SPLITS}
-    return [Photo(row.path, row.digest, view) for row in table.rows for view in views[row.split]]
+class Wanted(Protocol):
+    """What is to be computed of each photo; asked by several threads at once."""
+
+    most_views: int
+
+    def views(self, photo: Photo, digest: bytes) -> Sequence[View | None]:
+        """Return the views of a photo whose bytes have this digest."""
+
+    def rank(self, photo: Photo) -> int:
+        """Return where a photo's rows belong in a shard: those of one rank lie together."""
+
+
+class PlainPhotos:
+    """Every photo once, as it is."""
+
+    most_views = 1
+
+    def views(self, photo: Photo, digest: bytes) -> Sequence[View | None]:
+        """Return the plain photo."""
+        return (None,)
+
+    def rank(self, photo: Photo) -> int:
+        """Return 0: the order stays as it is."""
+        return 0
+
+
+class WantedViews:
+    """The views that a recipe asks for, by the photos' splits.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    split_of : callable
+        Returns the split of a photo by its path and its digest.
+    """
+
+    def __init__(self, recipe: Recipe, split_of: Callable[[str, bytes], str]) -> None:
+        self._views = {split: split_views(split, recipe) for split in SPLITS}
+        self._split_of = split_of
+        self.most_views = max(len(views) for views in self._views.values())
+
+    def views(self, photo: Photo, digest: bytes) -> Sequence[View | None]:
+        """Return the views of the photo's split."""
+        return self._views[self._split_of(photo.path, digest)]
+
+    def rank(self, photo: Photo) -> int:
+        """Return the place of the photo's split."""
+        return SPLITS.index(self._split_of(photo.path, photo.digest))
+
+
+def wanted_of_found(recipe: Recipe, found: Sequence[FoundPhoto]) -> WantedViews:
+    """Return the views of photos that are not read yet; a class that gets too few may move some later."""
+    given: Mapping[str, str] = {photo.path: photo.split for photo in found}
+    draw = drawing(set(given.values()), recipe.data)
+    return WantedViews(recipe, lambda path, digest: draw(given[path], digest))
+
+
+def wanted_of_table(recipe: Recipe, table: ImageTable) -> WantedViews:
+    """Return the views of the photos of a table."""
+    splits = {row.path: row.split for row in table.rows}
+    return WantedViews(recipe, lambda path, digest: splits[path])
+
+
+def photos_of(table: ImageTable) -> list[Photo]:
+    """Return the photos of a table, in its order."""
+    return [Photo(row.path, row.digest) for row in table.rows]
+
+
+def keys_wanted(photos: Iterable[Photo], wanted: Wanted) -> list[Key]:
+    """Return the rows of the store of all photos whose digest is known; a duplicate gives them twice."""
+    return [
+        key_of(photo.digest, view)
+        for photo in photos
+        if photo.digest
+        for view in wanted.views(photo, photo.digest)
+    ]
 
 
 def split_views(split: str, recipe: Recipe) -> list[View | None]:
     """Return the views of a split's photos: heads are trained on views and scored on plain photos."""
     trained_on = split == "train" or (split == "validation" and recipe.data.folds is not None)
     return views_of(recipe.augment if trained_on else None)
-
-
-def keys_of(table: ImageTable, recipe: Recipe) -> list[Key]:
-    """Return the rows of the store that a recipe asks for; a duplicate photo gives them twice."""
-    return [key_of(photo.digest, photo.view) for photo in photos_of(table, recipe)]
 
 
 def key_of(digest: bytes, view: View | None = None) -> Key:

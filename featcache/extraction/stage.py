@@ -1,7 +1,7 @@
 """Stage 1: photos → base → store, and the feature file of a dataset.
 
-Every photo's bytes are hashed; what is missing in the store is decoded, run through the base and published in
-shards; then ``features.h5`` is written. `extract` reads like the data flow.
+Photos that have changed are read; what is missing in the store is decoded, run through the base and published
+in shards; then ``features.h5`` is written. `extract` reads like the data flow.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 from featcache.bases.base import Base
 from featcache.bases.resolution import Resolution
 from featcache.extraction.compute import Extracted, Profile, ensure
-from featcache.extraction.planning import plan_extraction
+from featcache.extraction.planning import known_digests, open_index, photos_found, plan_extraction
 from featcache.extraction.publish import check_rows, skipped_photos, split_rows_of
-from featcache.extraction.rows import key_of, keys_of, photos_of
+from featcache.extraction.rows import photos_of, wanted_of_found, wanted_of_table
 from featcache.images.findings import Finding
-from featcache.images.table import load_table
+from featcache.images.rows import FoundPhoto, ImageTable, Notes
+from featcache.images.table import Digests, assemble, find_photos
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
@@ -27,7 +28,7 @@ from featcache.store.base_store import Store
 from featcache.store.feature_file import Features
 from featcache.store.feature_writer import Contents, write_feature_file
 
-__all__ = ["Extracted", "Extraction", "Profile", "ensure", "extract", "key_of", "keys_of", "plan_extraction"]
+__all__ = ["Extracted", "Extraction", "Profile", "ensure", "extract", "plan_extraction"]
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,9 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
         No room or no permission; what was published before stays valid.
     """
     started = time.monotonic()
-    table = load_table(recipe.data, lambda done, total: reporter.advance("hashing", done, total))
-    for warning in table.warnings:
-        reporter.note(warning)
     store = Store(recipe.cache)
     base = Base(recipe.base, store, reporter.note)
-    extracted = ensure(photos_of(table, recipe), base, store, reporter)
+    table, extracted = _table_and_rows(recipe, base, store, reporter)
     skipped = skipped_photos(table, extracted)
     check_rows(table, extracted, skipped, recipe.data.strict)
     path = recipe.run / FEATURE_FILE
@@ -158,3 +156,39 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     )
     keep_profile(recipe.run, extraction.to_json() | {"profile": profile.to_json()})
     return extraction
+
+
+def _table_and_rows(
+    recipe: Recipe, base: Base, store: Store, reporter: Reporter
+) -> tuple[ImageTable, Extracted]:
+    """Return the photos, divided into splits, and their rows in the store.
+
+    Splits are drawn from the photos' bytes, and a photo is read once: one that the index does not know is
+    computed before all splits are known.
+    """
+    notes = Notes()
+    found = find_photos(recipe.data, notes)
+    with open_index(recipe, reporter) as index:
+        digests = known_digests(found, index, recipe)
+        if all(photo.path in digests for photo in found):
+            table = _assembled(found, digests, recipe, notes, reporter)
+            photos, wanted = photos_of(table), wanted_of_table(recipe, table)
+            return table, ensure(photos, wanted, base, store, index, reporter)
+        photos, wanted = photos_found(found, digests), wanted_of_found(recipe, found)
+        extracted = ensure(photos, wanted, base, store, index, reporter)
+        table = _assembled(found, digests | extracted.digests, recipe, notes, reporter)
+        # a photo that was moved to train, because its class had none there, has its views only now
+        wanted = wanted_of_table(recipe, table)
+        lacking = [photo for photo in photos_of(table) if not extracted.has_all(photo, wanted)]
+        if lacking:
+            extracted.add(ensure(lacking, wanted, base, store, index, reporter))
+        return table, extracted
+
+
+def _assembled(
+    found: list[FoundPhoto], digests: Digests, recipe: Recipe, notes: Notes, reporter: Reporter
+) -> ImageTable:
+    table = assemble(found, digests, recipe.data, notes)
+    for warning in table.warnings:
+        reporter.note(warning)
+    return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable
 
 from featcache.images.rows import SPLITS, ImageRow
 from featcache.recipe import DataSettings, SplitShares
@@ -21,15 +21,36 @@ def uniform(digest: bytes, seed: int, purpose: str) -> float:
 
 def divide(rows: list[ImageRow], given: set[str], settings: DataSettings) -> list[ImageRow]:
     """Draw the splits that are not given; a pure function of each row's digest and the settings."""
-    wanted = wanted_splits(given, settings)
-    if given == {""}:
-        rows = [replace(row, split=_draw(row, settings.split, settings.seed)) for row in rows]
-        given = {split for split in SPLITS if getattr(settings.split, split) > 0}
-    if "validation" in wanted and "validation" not in given:
-        rows = _move(rows, "train", "validation", settings.validation_from_train, settings.seed)
-    if "test" in wanted and "test" not in given:
-        rows = _move(rows, "validation", "test", settings.test_from_validation, settings.seed)
-    return rows
+    draw = drawing(given, settings)
+    return [ImageRow(row.path, row.label, draw(row.split, row.digest), row.digest) for row in rows]
+
+
+def drawing(given: set[str], settings: DataSettings) -> Callable[[str, bytes], str]:
+    """Return the function that draws the split of one photo, from the split that is given and its digest.
+
+    Parameters
+    ----------
+    given : set of str
+        The splits that photos have by their folders or manifest; ``{""}`` if they are not divided.
+    settings : DataSettings
+    """
+    wanted, shares, seed = wanted_splits(given, settings), settings.split, settings.seed
+    known = {one for one in SPLITS if getattr(shares, one) > 0} if given == {""} else given
+    validation = "validation" in wanted and "validation" not in known
+    test = "test" in wanted and "test" not in known
+
+    def draw(split: str, digest: bytes) -> str:
+        if given == {""}:
+            split = _draw(digest, shares, seed)
+        if validation and split == "train":
+            drawn = uniform(digest, seed, "validation from train")
+            split = "validation" if drawn < settings.validation_from_train else split
+        if test and split == "validation":
+            drawn = uniform(digest, seed, "test from validation")
+            split = "test" if drawn < settings.test_from_validation else split
+        return split
+
+    return draw
 
 
 def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
@@ -43,19 +64,9 @@ def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
     return [split for split in SPLITS if split in wanted]
 
 
-def _draw(row: ImageRow, shares: SplitShares, seed: int) -> str:
-    drawn = uniform(row.digest, seed, "split")
+def _draw(digest: bytes, shares: SplitShares, seed: int) -> str:
+    drawn = uniform(digest, seed, "split")
     # Train comes last: where rounding makes the shares add up to less than 1, it gets the rest.
     if drawn < shares.test:
         return "test"
     return "validation" if drawn < shares.test + shares.validation else "train"
-
-
-def _move(rows: list[ImageRow], source: str, target: str, share: float, seed: int) -> list[ImageRow]:
-    purpose = f"{target} from {source}"
-    return [
-        replace(row, split=target)
-        if row.split == source and uniform(row.digest, seed, purpose) < share
-        else row
-        for row in rows
-    ]

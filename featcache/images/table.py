@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from featcache.errors import ImageError
 from featcache.images.checks import check_labels, check_splits, warn_of_copies
 from featcache.images.division import divide, wanted_splits
 from featcache.images.folders import find_classes, find_in_root
+from featcache.images.index import DigestIndex, Entry
 from featcache.images.manifest import read_manifest
 from featcache.images.rows import SPLITS, FoundPhoto, ImageRow, ImageTable, Notes
-from featcache.images.source import digest_photo
-from featcache.images.wording import is_not_unicode, printable, why_unreadable
+from featcache.images.source import check_name, digest_photo
+from featcache.images.wording import printable
 from featcache.recipe import DataSettings
 
 Progress = Callable[[int, int], None]
@@ -39,11 +42,8 @@ def load_table(settings: DataSettings, progress: Progress | None = None) -> Imag
     """
     notes = Notes()
     found = find_photos(settings, notes)
-    digests = []
-    for done, digest in enumerate(_digests(found), start=1):
-        digests.append(digest)
-        if progress is not None:
-            progress(done, len(found))
+    with DigestIndex(None) as index:
+        digests = read_digests([photo.path for photo in found], index, progress)
     return assemble(found, digests, settings, notes)
 
 
@@ -68,15 +68,15 @@ def find_photos(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
 
 
 def assemble(
-    found: Sequence[FoundPhoto], digests: Iterable[bytes | str], settings: DataSettings, notes: Notes
+    found: Sequence[FoundPhoto], digests: Mapping[str, bytes | str], settings: DataSettings, notes: Notes
 ) -> ImageTable:
     """Divide the photos that were found into splits; a pure function.
 
     Parameters
     ----------
     found : sequence of FoundPhoto
-    digests : iterable of bytes or str
-        The digest of each photo, 32 bytes, or the reason why it could not be read.
+    digests : mapping of str to bytes or str
+        By path: the photo's digest, 32 bytes, or the reason why it could not be read.
     settings : DataSettings
     notes : Notes
         From `find_photos`; receives the photos that could not be read, and further findings.
@@ -87,7 +87,8 @@ def assemble(
         A split would be empty, or a class would have no photo in train.
     """
     rows = []
-    for photo, digest in zip(found, digests, strict=True):
+    for photo in found:
+        digest = digests[photo.path]
         if isinstance(digest, bytes):
             rows.append(ImageRow(photo.path, photo.label, photo.split, digest))
         else:
@@ -129,19 +130,43 @@ def _in_order(rows: Iterable[ImageRow], classes: Sequence[str]) -> tuple[ImageRo
 
 # ---- the digests -----------------------------------------------------------------------------------------
 
+Digests = dict[str, bytes | str]
+"""By path: a photo's digest, or the reason why it could not be read."""
 
-def _digests(photos: Sequence[FoundPhoto], block: int = 32) -> Iterator[bytes | str]:
-    """Give each photo's digest, or the reason why it has none, in order."""
-    blocks = [photos[start : start + block] for start in range(0, len(photos), block)]
+_BLOCK = 64
+
+
+def read_digests(paths: Sequence[str], index: DigestIndex, progress: Progress | None = None) -> Digests:
+    """Read photos for their digests, several at once, and keep these in the index.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    index : DigestIndex
+    progress : callable, optional
+        Called as ``progress(done, total)``.
+    """
+    digests: Digests = {}
+    blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
     with ThreadPoolExecutor() as pool:
-        for digests in pool.map(lambda photos: [_digest_file(photo.path) for photo in photos], blocks):
-            yield from digests
+        for found, entries, moment in pool.map(_read_block, blocks):
+            digests.update(found)
+            index.record(entries, moment)
+            if progress is not None:
+                progress(len(digests), len(paths))
+    return digests
 
 
-def _digest_file(path: str) -> bytes | str:
-    if is_not_unicode(path):
-        return "its name is not UTF-8; rename it"
-    try:
-        return digest_photo(path)
-    except OSError as error:
-        return why_unreadable(path, error)
+def _read_block(paths: Sequence[str]) -> tuple[Digests, list[Entry], int]:
+    moment = time.time_ns()
+    digests: Digests = {}
+    entries: list[Entry] = []
+    for path in paths:
+        try:
+            check_name(path)
+            digest, state = digest_photo(path)
+            digests[path] = digest
+            entries.append((path, state, digest))
+        except ImageError as error:
+            digests[path] = str(error)
+    return digests, entries, moment

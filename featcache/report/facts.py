@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from featcache.bases.spec import short_name
-from featcache.extraction.stage import keys_of, plan_extraction
-from featcache.images.rows import SPLITS, ImageTable
+from featcache.extraction.planning import ExtractionPlan, plan_extraction
+from featcache.images.rows import SPLITS
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -61,37 +61,42 @@ def of_model(path: Path) -> dict[str, Any]:
 
 def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Return what stage 1 would do: rows in the store, rows to compute, bytes to write."""
-    table, base, plan = plan_extraction(recipe, reporter)
+    plan = plan_extraction(recipe, reporter)
+    table = plan.table
     known: dict[str, Any] = {
         "run": str(recipe.run),
         "cache": str(recipe.cache),
-        "classes": list(table.classes),
-        "photos": _photos(table),
+        "classes": sorted({photo.label for photo in plan.found}),
+        "photos": _photos(plan),
         "views": recipe.augment.views if recipe.augment else 1,
         "base": short_name(recipe.base),
         "heads": [str(head.name) for head in recipe.heads],
-        "warnings": list(table.warnings),
-        "findings": [finding.to_json() for finding in table.findings],
+        "warnings": list(table.warnings) if table else [],
+        "findings": [finding.to_json() for finding in table.findings] if table else [],
     }
-    if base is None or plan is None:
-        return {
-            **known,
-            "in_store": 0,
-            "to_compute": len(set(keys_of(table, recipe))),
-            "note": "this base was not used with this cache yet",
-        }
+    if plan.unread:
+        known["unread"] = plan.unread
+        known["note"] = (
+            f"{plan.unread:,} photos were not read yet: splits are drawn and numbers of rows are exact when "
+            "they are"
+        )
+    if plan.resolution is None or plan.rows is None:
+        note = "this base was not used with this cache yet"
+        return {**known, "in_store": 0, "to_compute": plan.to_compute, "note": known.get("note", note)}
     return {
         **known,
-        "base": base.spec.folder_name,
-        **base.facts,
-        "feature_shape": list(base.spec.feature_shape),
-        "in_store": len(plan.reuse),
-        "to_compute": len(plan.compute),
-        "to_write": human_bytes(plan.bytes_to_write),
-        "refusal": plan.refusal,
+        "base": plan.resolution.spec.folder_name,
+        **plan.resolution.facts,
+        "feature_shape": list(plan.resolution.spec.feature_shape),
+        "in_store": len(plan.rows.reuse),
+        "to_compute": plan.to_compute,
+        "to_write": human_bytes(plan.rows.bytes_to_write),
+        "refusal": plan.rows.refusal,
     }
 
 
-def _photos(table: ImageTable) -> dict[str, int]:
-    counts = Counter(row.split for row in table.rows)
-    return {split: counts[split] for split in SPLITS if counts[split]}
+def _photos(plan: ExtractionPlan) -> dict[str, int]:
+    """Count the photos by split; those of a source that is not divided, and not read yet, as "all"."""
+    photos = plan.found if plan.table is None else plan.table.rows
+    counts = Counter(photo.split or "all" for photo in photos)
+    return {split: counts[split] for split in (*SPLITS, "all") if counts[split]}

@@ -140,12 +140,13 @@ class BaseStore:
         self.read_only = read_only
         self.shard_folder = folder / SHARD_FOLDER
 
-    def find(self, wanted: Collection[Key], note: Callable[[str], None]) -> dict[Key, Location]:
+    def find(self, wanted: Collection[Key] | None, note: Callable[[str], None]) -> dict[Key, Location]:
         """Return where the wanted rows are; damaged shards are set aside and their rows are not found.
 
         Parameters
         ----------
-        wanted : collection of Key
+        wanted : collection of Key or None
+            None means all rows of the base.
         note : callable
             Called with one sentence for every shard that is not used.
 
@@ -154,7 +155,7 @@ class BaseStore:
         StoreError
             A shard cannot be read although it may be good: it is not renamed and not computed again.
         """
-        wanted = set(wanted)
+        wanted = None if wanted is None else set(wanted)
         found: dict[Key, Location] = {}
         verified = self._load_verified()
         trusted: dict[str, Stat] = {}
@@ -164,7 +165,7 @@ class BaseStore:
                 continue
             trusted[path.name], rows = usable
             for row, key in enumerate(rows):
-                if key in wanted:
+                if wanted is None or key in wanted:
                     found.setdefault(key, Location(path.name, row))
         if trusted != verified:
             self._save_verified(trusted)
@@ -209,17 +210,19 @@ class BaseStore:
         rows_per_shard: int,
         seconds_per_shard: float,
         locations: dict[Key, Location] | None = None,
+        fact_names: Sequence[str] = (),
     ) -> ShardWriter:
         """Return a writer that adds shards, after removing what killed runs left.
 
-        It enters into `locations` where each row is.
+        It enters into `locations` where each row is; `fact_names` are those of the facts that it is given.
         """
         if self.shard_folder.exists():
             remove_left_behind(self.shard_folder)
         base_file, facts = self.folder / BASE_FILE, {"format": SHARD_FORMAT, **self.base}
         if _read_json(base_file) != facts:
             write_bytes_whole(base_file, _json_bytes(facts))
-        return ShardWriter(self, rows_per_shard, seconds_per_shard, {} if locations is None else locations)
+        places = {} if locations is None else locations
+        return ShardWriter(self, rows_per_shard, seconds_per_shard, places, tuple(fact_names))
 
     def check(self, names: Iterable[str]) -> None:
         """Make sure that the named shards are there and whole.
@@ -292,6 +295,26 @@ class BaseStore:
             out[here] = block[row[here] - first]
         return out
 
+    def facts(self, places: Sequence[Location], names: Sequence[str]) -> NDArray[np.float32]:
+        """Return facts of the photos of some rows, shape (n, len(names)); NaN where one is not known.
+
+        Raises
+        ------
+        ShardError, StoreError, FormatError
+            As `gather`.
+        """
+        found = np.full((len(places), len(names)), np.nan, np.float32)
+        by_shard: dict[str, list[int]] = {}
+        for number, place in enumerate(places):
+            by_shard.setdefault(place.shard, []).append(number)
+        for shard, numbers in by_shard.items():
+            facts = shards.read_facts(self._path(shard))
+            rows = [places[number].row for number in numbers]
+            for column, name in enumerate(names):
+                if facts is not None and name in facts.names:
+                    found[numbers, column] = facts.values[rows, facts.names.index(name)]
+        return found
+
     def _path(self, name: str) -> Path:
         if not shards.is_shard_name(name):
             raise FormatError(f"{name!r} is not the name of a shard")
@@ -345,23 +368,47 @@ class ShardWriter:
         rows_per_shard: int,
         seconds_per_shard: float,
         locations: dict[Key, Location],
+        fact_names: tuple[str, ...] = (),
     ) -> None:
+        self._fact_names = fact_names
         self._base_store = base_store
         self._rows_per_shard = rows_per_shard
         self._seconds_per_shard = seconds_per_shard
         self._started = time.monotonic()
         self._keys: list[Key] = []
+        self._ranks: list[int] = []
+        self._facts: list[NDArray[np.float32]] = []
         # one block of memory for all shards: it is filled again and again
         self._rows: NDArray[Any] | None = None
         self.locations = locations
         self.seconds = 0.0
 
-    def add(self, keys: list[Key], features: NDArray[Any]) -> None:
-        """Add one batch: keys and features (n, ...) row by row."""
+    def add(
+        self,
+        keys: list[Key],
+        features: NDArray[Any],
+        ranks: Sequence[int] = (),
+        facts: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Add one batch.
+
+        Parameters
+        ----------
+        keys : list of Key
+        features : ndarray, shape (n, ...)
+        ranks : sequence of int, optional
+            A shard's rows are sorted by them: what is read together lies together.
+        facts : ndarray of float32, shape (n, number of facts), optional
+            Of the photos, in the order of the names that the writer was made with.
+        """
         if self._rows is None or len(self._keys) + len(keys) > len(self._rows):
             self._rows = self._with_room_for(len(self._keys) + len(keys), features)
         self._rows[len(self._keys) : len(self._keys) + len(keys)] = features
         self._keys.extend(keys)
+        self._ranks.extend(ranks or [0] * len(keys))
+        if facts is None:
+            facts = np.full((len(keys), len(self._fact_names)), np.nan, np.float32)
+        self._facts.append(facts)
         full = len(self._keys) >= self._rows_per_shard
         if full or time.monotonic() - self._started >= self._seconds_per_shard:
             self.publish()
@@ -376,12 +423,18 @@ class ShardWriter:
         """Write what was collected as a shard, if there is anything."""
         started = time.monotonic()
         if self._rows is not None and self._keys:
-            path = shards.write_shard(
-                self._base_store.shard_folder,
-                self._keys,
-                self._rows[: len(self._keys)],
-                self._base_store.base,
-            )
-            self.locations.update({key: Location(path.name, row) for row, key in enumerate(self._keys)})
-        self._keys, self._started = [], time.monotonic()
+            keys, rows, facts = self._sorted(self._rows[: len(self._keys)], np.concatenate(self._facts))
+            known = shards.Facts(self._fact_names, facts) if self._fact_names else None
+            path = shards.write_shard(self._base_store.shard_folder, keys, rows, self._base_store.base, known)
+            self.locations.update({key: Location(path.name, row) for row, key in enumerate(keys)})
+        self._keys, self._ranks, self._facts, self._started = [], [], [], time.monotonic()
         self.seconds += self._started - started
+
+    def _sorted(
+        self, rows: NDArray[Any], facts: NDArray[np.float32]
+    ) -> tuple[list[Key], NDArray[Any], NDArray[np.float32]]:
+        """Return keys, rows and facts by rank; those of one rank stay in the order that they came in."""
+        if self._ranks == sorted(self._ranks):
+            return self._keys, rows, facts
+        order = np.argsort(self._ranks, kind="stable")
+        return [self._keys[place] for place in order], rows[order], facts[order]

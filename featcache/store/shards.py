@@ -31,6 +31,9 @@ from featcache.store.format import (
     BLOCK_HASHES,
     DIGEST,
     DIGEST_BYTES,
+    FACT_NAMES,
+    FACTS,
+    FACTS_HASH,
     FEATURES,
     KEYS_HASH,
     SHARD_FORMAT,
@@ -92,7 +95,28 @@ class ShardKeys:
         return [Key(raw[at : at + DIGEST_BYTES], int(view)) for at, view in zip(cuts, self.view, strict=True)]
 
 
-def write_shard(folder: Path, keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any]) -> Path:
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the photos of some rows beside their features.
+
+    Attributes
+    ----------
+    names : tuple of str
+    values : ndarray of float32, shape (n, len(names))
+        NaN where a fact is not known.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float32]
+
+
+def write_shard(
+    folder: Path,
+    keys: Sequence[Key],
+    features: NDArray[Any],
+    base: dict[str, Any],
+    facts: Facts | None = None,
+) -> Path:
     """Write one shard and return its path.
 
     Parameters
@@ -105,6 +129,8 @@ def write_shard(folder: Path, keys: Sequence[Key], features: NDArray[Any], base:
         In the dtype that is stored.
     base : dict
         What the features were made with, as JSON-ready data.
+    facts : Facts, optional
+        One row for each key.
 
     Raises
     ------
@@ -113,7 +139,7 @@ def write_shard(folder: Path, keys: Sequence[Key], features: NDArray[Any], base:
     ShardError
         What the disk gives back is not what was written.
     """
-    data = _as_hdf5(keys, features, base)
+    data = _as_hdf5(keys, features, base, facts)
     path = folder / f"{hashlib.sha256(data).hexdigest()[:_NAME_LENGTH]}{SUFFIX}"
     with written_whole(path) as aside:
         aside.write_bytes(data)
@@ -122,7 +148,7 @@ def write_shard(folder: Path, keys: Sequence[Key], features: NDArray[Any], base:
     return path
 
 
-def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any]) -> bytes:
+def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any], facts: Facts | None) -> bytes:
     digest = np.frombuffer(b"".join(key.digest for key in keys), np.uint8).reshape(len(keys), DIGEST_BYTES)
     image = io.BytesIO()
     with h5py.File(image, "w", libver=HDF5_VERSIONS) as file:
@@ -136,6 +162,10 @@ def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any]) 
         # fletcher32 of zeros is zero: a block that rots to zeros passes it
         file.create_dataset(BLOCK_HASHES, data=_block_hashes(features, file[FEATURES].chunks[0]))
         file.attrs[KEYS_HASH] = text_array([_keys_hash(digest, file[VIEW][:])])[0]
+        if facts is not None:
+            _create_checked(file, FACTS, facts.values)
+            file.attrs[FACT_NAMES] = text_array([json.dumps({"names": facts.names})])[0]
+            file.attrs[FACTS_HASH] = text_array([_facts_hash(facts)])[0]
     return image.getvalue()
 
 
@@ -153,6 +183,11 @@ def _block_hashes(features: NDArray[Any], rows: int) -> NDArray[np.uint8]:
 
 def _keys_hash(digest: NDArray[np.uint8], view: NDArray[np.int64]) -> str:
     return hashlib.sha256(digest.tobytes() + view.tobytes()).hexdigest()
+
+
+def _facts_hash(facts: Facts) -> str:
+    names = json.dumps(facts.names).encode()
+    return hashlib.sha256(names + np.ascontiguousarray(facts.values).tobytes()).hexdigest()
 
 
 def rows_per_block(shape: tuple[int, ...], dtype: Any, block_bytes: int = _CHUNK_BYTES) -> int:
@@ -229,6 +264,28 @@ def read_keys(path: Path, base: dict[str, Any]) -> ShardKeys:
         if known not in (None, _keys_hash(keys.digest, keys.view)):
             raise FormatError(f"shard {path}: the hash of its keys is wrong")
         return keys
+
+    return _from_shard(path, read)
+
+
+def read_facts(path: Path) -> Facts | None:
+    """Read the facts of a shard's photos; None if it has none, as shards of earlier versions.
+
+    Raises
+    ------
+    ShardError, StoreError, FormatError
+        As `read_keys`.
+    """
+
+    def read(file: Any) -> Facts | None:
+        if FACTS not in file:
+            return None
+        rows = len(dataset(file, VIEW, (None,), np.int64))
+        names = tuple(map(str, json_attribute(file.attrs, FACT_NAMES)["names"]))
+        facts = Facts(names, np.asarray(dataset(file, FACTS, (rows, len(names)), np.float32)[:]))
+        if text_attribute(file.attrs, FACTS_HASH) != _facts_hash(facts):
+            raise FormatError(f"shard {path}: the hash of its facts is wrong")
+        return facts
 
     return _from_shard(path, read)
 
