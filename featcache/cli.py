@@ -49,6 +49,9 @@ def _recipe(
     cache: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if a photo cannot be used.")] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Skip photos of a manifest that do not exist.")
+    ] = False,
     *,
     more: Mapping[str, Any] | None = None,
 ) -> "Recipe":
@@ -65,6 +68,7 @@ def _recipe(
         "cache": None if cache is None else str(cache),
         "run": None if run is None else str(run),
         "data.strict": True if strict else None,
+        "data.skip_missing": True if skip_missing else None,
     }
     given = dict(parse_override(text) for text in set_ or [])
     own = {key: value for key, value in (more or {}).items() if value is not None}

@@ -7,7 +7,7 @@ shards; then ``features.h5`` is written. `extract` reads like the data flow.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from featcache.bases.base import Base
 from featcache.bases.resolution import Resolution
 from featcache.extraction.compute import Extracted, Profile, ensure
 from featcache.extraction.planning import plan_extraction
-from featcache.extraction.publish import check_rows, skipped_photos, split_rows_of
+from featcache.extraction.publish import check_rows, failed_digests, skipped_photos, split_rows_of
 from featcache.extraction.rows import key_of, keys_of, photos_of
 from featcache.images.findings import Finding
-from featcache.images.table import load_table
+from featcache.images.rows import ImageTable
+from featcache.images.table import load_table, without_broken
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
@@ -133,8 +134,12 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     store = Store(recipe.cache)
     base = Base(recipe.base, store, reporter.note)
     extracted = ensure(photos_of(table, recipe), base, store, reporter)
+    table = _with_train_of_each_class(table, extracted, recipe, base, store, reporter)
     skipped = skipped_photos(table, extracted)
-    check_rows(table, extracted, skipped, recipe.data.strict)
+    broken = check_rows(table, extracted, skipped, recipe.data)
+    for finding in broken:
+        reporter.note(finding.text)
+    table = replace(table, findings=(*table.findings, *broken))
     path = recipe.run / FEATURE_FILE
     splits = split_rows_of(recipe, table, extracted)
     base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
@@ -158,3 +163,20 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     )
     keep_profile(recipe.run, extraction.to_json() | {"profile": profile.to_json()})
     return extraction
+
+
+def _with_train_of_each_class(
+    table: ImageTable, extracted: Extracted, recipe: Recipe, base: Base, store: Store, reporter: Reporter
+) -> ImageTable:
+    """Where all photos drawn for a class's training are broken, take another one and compute its views."""
+    kept = without_broken(table, failed_digests(extracted), recipe.data.seed)
+    if kept is table:
+        return table
+    reporter.note(kept.findings[-1].text)
+    before = set(table.rows)
+    moved = replace(kept, rows=tuple(row for row in kept.rows if row not in before))
+    more = ensure(photos_of(moved, recipe), base, store, reporter)
+    extracted.locations.update(more.locations)
+    extracted.failures.update(more.failures)
+    extracted.computed += more.computed
+    return kept

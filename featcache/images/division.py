@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from featcache.images.rows import SPLITS, ImageRow
@@ -20,8 +21,12 @@ def uniform(digest: bytes, seed: int, purpose: str) -> float:
 
 
 def divide(rows: list[ImageRow], given: set[str], settings: DataSettings) -> list[ImageRow]:
-    """Draw the splits that are not given; a pure function of each row's digest and the settings."""
+    """Draw the splits that are not given; a pure function of each row's digest and the settings.
+
+    Only a class that would have no photo in train depends on its other photos, see `keep_in_train`.
+    """
     wanted = wanted_splits(given, settings)
+    drawn = drawn_splits(given, settings)
     if given == {""}:
         rows = [replace(row, split=_draw(row, settings.split, settings.seed)) for row in rows]
         given = {split for split in SPLITS if getattr(settings.split, split) > 0}
@@ -29,11 +34,11 @@ def divide(rows: list[ImageRow], given: set[str], settings: DataSettings) -> lis
         rows = _move(rows, "train", "validation", settings.validation_from_train, settings.seed)
     if "test" in wanted and "test" not in given:
         rows = _move(rows, "validation", "test", settings.test_from_validation, settings.seed)
-    return rows
+    return keep_in_train(rows, drawn, settings.seed)
 
 
 def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
-    """Return the splits that must not be empty, given or drawn."""
+    """Return the splits that the photos are divided into, given or drawn."""
     if given == {""}:
         wanted = {split for split in SPLITS if getattr(settings.split, split) > 0}
     else:
@@ -41,6 +46,62 @@ def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
     if settings.test_from_validation > 0:
         wanted.add("test")
     return [split for split in SPLITS if split in wanted]
+
+
+def used_splits(given: set[str], settings: DataSettings) -> list[str]:
+    """Return the splits that must not be empty: nothing is asked of validation where folds take its place."""
+    unused = () if settings.folds is None else ("validation",)
+    return [split for split in wanted_splits(given, settings) if split not in unused]
+
+
+def learned_splits(settings: DataSettings) -> tuple[str, ...]:
+    """Return the splits that heads are trained on: train, with folds also validation."""
+    return ("train",) if settings.folds is None else ("train", "validation")
+
+
+def drawn_splits(given: set[str], settings: DataSettings) -> tuple[str, ...]:
+    """Return the splits beside train whose photos are drawn from those that could also be in train."""
+    wanted = [split for split in wanted_splits(given, settings) if split != "train"]
+    if given != {""} and "validation" in given:
+        return ()  # a test split is drawn from the given validation
+    return tuple(split for split in wanted if split not in given)
+
+
+def keep_in_train(
+    rows: list[ImageRow], drawn: Collection[str], seed: int, broken: Collection[bytes] = ()
+) -> list[ImageRow]:
+    """Give train a photo of every class that the draws left without one: its photo with the lowest draw.
+
+    All copies of the photo move with it. A photo that is moved stays there when photos are added, unless the
+    class gets another photo in train.
+
+    Parameters
+    ----------
+    rows : list of ImageRow
+    drawn : collection of str
+        Splits that photos may be moved from, see `drawn_splits`.
+    seed : int
+    broken : collection of bytes
+        Digests of photos that cannot be used.
+    """
+    usable = {row.label for row in rows if row.split == "train" and row.digest not in broken}
+    candidates = [
+        row for row in rows if row.split in drawn and row.label not in usable and row.digest not in broken
+    ]
+    if not candidates:
+        return rows
+    lowest = _lowest_of_each_class(candidates, seed)
+    return [
+        replace(row, split="train") if row.split in drawn and row.digest in lowest else row for row in rows
+    ]
+
+
+def _lowest_of_each_class(rows: Sequence[ImageRow], seed: int) -> set[bytes]:
+    lowest: dict[str, tuple[float, bytes]] = {}
+    for row in rows:
+        draw = (uniform(row.digest, seed, "train"), row.digest)
+        lowest[row.label] = min(draw, lowest.get(row.label, draw))
+    return {digest for _, digest in lowest.values()}
 
 
 def _draw(row: ImageRow, shares: SplitShares, seed: int) -> str:

@@ -69,6 +69,7 @@ class DataSettings(Section):
     Exactly one of ``root`` (class folders, or ``train/`` with ``validation/`` and ``test/``),
     ``manifest`` (a CSV file with ``path,label`` and optionally ``split``) and ``train`` is given.
     With ``folds`` heads are scored by cross-validation on the photos of train and validation together.
+    With ``skip_missing`` photos of a manifest that do not exist are skipped and listed like unreadable ones.
     """
 
     root: PlainPath | None = None
@@ -81,6 +82,7 @@ class DataSettings(Section):
     test_from_validation: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
     seed: Seed = 0
     strict: StrictBool = False
+    skip_missing: StrictBool = False
     folds: Annotated[int, Field(ge=2, le=100, strict=True)] | None = None
 
     @model_validator(mode="after")
