@@ -52,6 +52,9 @@ def _recipe(
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read all photos again, also those that seem unchanged.")
     ] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Skip photos of a manifest that do not exist.")
+    ] = False,
     *,
     more: Mapping[str, Any] | None = None,
 ) -> "Recipe":
@@ -69,6 +72,7 @@ def _recipe(
         "run": None if run is None else str(run),
         "data.strict": True if strict else None,
         "data.rehash": True if rehash else None,
+        "data.skip_missing": True if skip_missing else None,
     }
     given = dict(parse_override(text) for text in set_ or [])
     own = {key: value for key, value in (more or {}).items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,9 +10,12 @@ import numpy as np
 from featcache.errors import DataError
 from featcache.extraction.compute import Extracted
 from featcache.extraction.rows import key_of, split_views
+from featcache.images.division import learned_splits
+from featcache.images.findings import Finding
 from featcache.images.rows import SPLITS, ImageRow, ImageTable
 from featcache.images.views import View
-from featcache.recipe import Recipe
+from featcache.images.wording import some
+from featcache.recipe import DataSettings, Recipe
 from featcache.store.feature_writer import SplitRows
 
 
@@ -27,25 +31,56 @@ def skipped_photos(table: ImageTable, extracted: Extracted) -> list[tuple[str, s
     return [*table.unreadable, *undecoded]
 
 
+def failed_digests(extracted: Extracted) -> set[bytes]:
+    """Return the photos of which a view that was asked for could not be decoded."""
+    return set(_failed(extracted))
+
+
 def check_rows(
-    table: ImageTable, extracted: Extracted, skipped: Sequence[tuple[str, str]], strict: bool
-) -> None:
-    """Raise a DataError where a class has no usable photo in a split; if `strict`, for any skipped photo."""
-    if strict and skipped:
+    table: ImageTable, extracted: Extracted, skipped: Sequence[tuple[str, str]], settings: DataSettings
+) -> list[Finding]:
+    """Check what is left of the photos without those that could not be decoded.
+
+    Returns
+    -------
+    list of Finding
+        Splits that heads are only scored on, of which a class has no photo left.
+
+    Raises
+    ------
+    DataError
+        A class has no photo left to learn from, a split is empty, or ``data.strict`` and a photo was skipped.
+    """
+    if settings.strict and skipped:
         path, reason = skipped[0]
         raise DataError(
             f"{len(skipped):,} photos cannot be used and --strict was asked for; "
             f"the first is {path}: {reason}"
         )
+    learned = learned_splits(settings)
     asked, usable = _classes_by_split(table.rows), _classes_by_split(_usable(table, extracted))
-    for split, label in sorted(asked - usable):
-        raise DataError(
-            f"class {label!r} has no readable photo in {split}; repair or add photos, or remove its folder"
-        )
+    trained = {label for split in learned for label in usable[split]}
+    for label in table.classes:
+        if label not in trained:
+            raise DataError(
+                f"class {label!r} has no readable photo in train; repair or add photos, or remove its folder"
+            )
+    findings = []
+    for split, labels in asked.items():
+        if not usable[split] and (split == "train" or split not in learned):
+            raise DataError(f"{split} has no readable photo; repair or add photos, or remove {split}")
+        broken = sorted(labels - usable[split])
+        if broken and split not in learned:
+            text = f"{split} has no readable photo of {some(broken)}, so they are not scored."
+            findings.append(Finding("class_missing", (), text))
+    return findings
 
 
-def _classes_by_split(rows: Iterable[ImageRow]) -> set[tuple[str, str]]:
-    return {(row.split, row.label) for row in rows}
+def _classes_by_split(rows: Iterable[ImageRow]) -> dict[str, set[str]]:
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[row.split].add(row.label)
+    return labels
 
 
 def _usable(table: ImageTable, extracted: Extracted) -> list[ImageRow]:

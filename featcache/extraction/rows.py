@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from featcache.featurize import Photo
@@ -65,15 +65,24 @@ class WantedViews:
 
 def wanted_of_found(recipe: Recipe, found: Sequence[FoundPhoto]) -> WantedViews:
     """Return the views of photos that are not read yet; a class that gets too few may move some later."""
-    given: Mapping[str, str] = {photo.path: photo.split for photo in found}
-    draw = drawing(set(given.values()), recipe.data)
+    given = _split_by_path((photo.path, photo.split) for photo in found)
+    draw = drawing({photo.split for photo in found}, recipe.data)
     return WantedViews(recipe, lambda path, digest: draw(given[path], digest))
 
 
 def wanted_of_table(recipe: Recipe, table: ImageTable) -> WantedViews:
     """Return the views of the photos of a table."""
-    splits = {row.path: row.split for row in table.rows}
+    splits = _split_by_path((row.path, row.split) for row in table.rows)
     return WantedViews(recipe, lambda path, digest: splits[path])
+
+
+def _split_by_path(splits: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return each photo's split; of one that stands in several, the one with most views."""
+    found: dict[str, str] = {}
+    for path, split in splits:
+        if found.setdefault(path, split) != split:
+            found[path] = min(found[path], split, key=SPLITS.index)
+    return found
 
 
 def photos_of(table: ImageTable) -> list[Photo]:

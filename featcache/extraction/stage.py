@@ -7,7 +7,7 @@ in shards; then ``features.h5`` is written. `extract` reads like the data flow.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from featcache.bases.base import Base
 from featcache.bases.resolution import Resolution
 from featcache.extraction.compute import Extracted, Profile, ensure
 from featcache.extraction.planning import known_digests, open_index, photos_found, plan_extraction
-from featcache.extraction.publish import check_rows, skipped_photos, split_rows_of
+from featcache.extraction.publish import check_rows, failed_digests, skipped_photos, split_rows_of
 from featcache.extraction.rows import photos_of, wanted_of_found, wanted_of_table
 from featcache.images.findings import Finding
 from featcache.images.rows import FoundPhoto, ImageTable, Notes
-from featcache.images.table import Digests, assemble, find_photos
+from featcache.images.table import Digests, assemble, find_photos, without_broken
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
@@ -132,7 +132,10 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     base = Base(recipe.base, store, reporter.note)
     table, extracted = _table_and_rows(recipe, base, store, reporter)
     skipped = skipped_photos(table, extracted)
-    check_rows(table, extracted, skipped, recipe.data.strict)
+    broken = check_rows(table, extracted, skipped, recipe.data)
+    for finding in broken:
+        reporter.note(finding.text)
+    table = replace(table, findings=(*table.findings, *broken))
     path = recipe.run / FEATURE_FILE
     splits = split_rows_of(recipe, table, extracted)
     base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
@@ -173,10 +176,12 @@ def _table_and_rows(
         if all(photo.path in digests for photo in found):
             table = _assembled(found, digests, recipe, notes, reporter)
             photos, wanted = photos_of(table), wanted_of_table(recipe, table)
-            return table, ensure(photos, wanted, base, store, index, reporter)
-        photos, wanted = photos_found(found, digests), wanted_of_found(recipe, found)
-        extracted = ensure(photos, wanted, base, store, index, reporter)
-        table = _assembled(found, digests | extracted.digests, recipe, notes, reporter)
+            extracted = ensure(photos, wanted, base, store, index, reporter)
+        else:
+            photos, wanted = photos_found(found, digests), wanted_of_found(recipe, found)
+            extracted = ensure(photos, wanted, base, store, index, reporter)
+            table = _assembled(found, digests | extracted.digests, recipe, notes, reporter)
+        table = _with_train_of_each_class(table, extracted, recipe, reporter)
         # a photo that was moved to train, because its class had none there, has its views only now
         wanted = wanted_of_table(recipe, table)
         lacking = [photo for photo in photos_of(table) if not extracted.has_all(photo, wanted)]
@@ -192,3 +197,13 @@ def _assembled(
     for warning in table.warnings:
         reporter.note(warning)
     return table
+
+
+def _with_train_of_each_class(
+    table: ImageTable, extracted: Extracted, recipe: Recipe, reporter: Reporter
+) -> ImageTable:
+    """Where all photos drawn for a class's training are broken, take another one."""
+    kept = without_broken(table, failed_digests(extracted), recipe.data.seed)
+    if kept is not table:
+        reporter.note(kept.findings[-1].text)
+    return kept

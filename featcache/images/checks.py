@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from featcache.errors import DataError, did_you_mean
 from featcache.images.findings import Finding, Kind
@@ -14,30 +14,40 @@ from featcache.images.wording import some
 _REMEDY = "add photos, change the shares in [data], or draw with another data.seed"
 
 
-def check_labels(source: str, photos: Sequence[FoundPhoto]) -> None:
-    """Raise a DataError for a label that train lacks, and for a single class."""
-    known = sorted({photo.label for photo in photos if photo.split in ("", "train")})
-    for photo in photos:
-        if photo.label not in known:
-            raise DataError(
-                f"{photo.path} in {photo.split} has the label {photo.label!r}, which train lacks; train has "
-                f"{some(known)}.{did_you_mean(photo.label, known)}"
-            )
+def check_labels(source: str, photos: Sequence[FoundPhoto], learned: Collection[str]) -> None:
+    """Raise a DataError for labels that the `learned` splits lack, and for a single class."""
+    known = {photo.label for photo in photos if photo.split in learned}
+    unknown = [photo for photo in photos if photo.label not in known]
+    if unknown:
+        first = unknown[0]
+        labels = Counter(photo.label for photo in unknown)
+        more = f" (and {len(labels) - 1:,} other labels)" if len(labels) > 1 else ""
+        raise DataError(
+            f"{first.path} in {first.split} has the label {first.label!r}, which train lacks{more}; "
+            f"train has {some(sorted(known))}.{did_you_mean(first.label, known)}"
+        )
     if len(known) == 1:
         raise DataError(
-            f"{source} holds one class only, {known[0]!r}; a classifier needs two at least. Give the folder "
-            "that holds the class folders themselves, or add the photos of another class"
+            f"{source} holds one class only, {next(iter(known))!r}; a classifier needs two at least. Give "
+            "the folder that holds the class folders themselves, or add the photos of another class"
         )
 
 
 def warn_of_copies(rows: Sequence[ImageRow], notes: Notes) -> None:
     """Look for equal photos under two labels, or in two splits of the user's own division."""
-    copies: dict[bytes, list[ImageRow]] = defaultdict(list)
+    first: dict[bytes, ImageRow] = {}
+    copies: dict[bytes, list[ImageRow]] = {}  # of those that are there twice: most are not
     for row in rows:
-        copies[row.digest].append(row)
+        one = first.setdefault(row.digest, row)
+        if one is not row:
+            copies.setdefault(row.digest, [one]).append(row)
     copies.pop(digest_of(b""), None)  # empty files are no photos; they are reported when they are decoded
     kinds: tuple[tuple[str, Kind, str], ...] = (
-        ("label", "copies_across_labels", "at least one of the labels must be wrong"),
+        (
+            "label",
+            "copies_across_labels",
+            "at least one of the labels must be wrong; a photo has one label",
+        ),
         (
             "split",
             "copies_across_splits",
@@ -47,9 +57,9 @@ def warn_of_copies(rows: Sequence[ImageRow], notes: Notes) -> None:
     for what, kind, fault in kinds:
         twice = [same for same in copies.values() if len({getattr(row, what) for row in same}) > 1]
         if twice:
-            one, other = _example(twice[0], what)
+            left, right = _example(twice[0], what)
             text = (
-                f"identical photos have two {what}s ({len(twice)} in all, for example {one} and {other}): "
+                f"identical photos have two {what}s ({len(twice)} in all, for example {left} and {right}): "
                 f"{fault}."
             )
             photos = tuple(row.path for same in twice for row in same)
@@ -62,16 +72,42 @@ def _example(same: Sequence[ImageRow], what: str) -> tuple[str, str]:
     return f"{first.path} ({getattr(first, what)})", f"{other.path} ({getattr(other, what)})"
 
 
-def check_splits(rows: list[ImageRow], splits: Sequence[str], classes: Sequence[str], notes: Notes) -> None:
-    """Refuse an empty split and a class without photos in train; warn of one without photos elsewhere."""
+def check_splits(
+    rows: Sequence[ImageRow],
+    splits: Sequence[str],
+    classes: Sequence[str],
+    learned: Collection[str],
+    notes: Notes,
+) -> None:
+    """Refuse an empty split and a class that is not learned; note a class without photos elsewhere.
+
+    Parameters
+    ----------
+    rows : sequence of ImageRow
+        All with a split.
+    splits : sequence of str
+        The splits that are used: "train" and those that heads are scored on.
+    classes : sequence of str
+    learned : collection of str
+        The splits that heads are trained on; a class needs a photo in one of them.
+    notes : Notes
+        Receives findings.
+
+    Raises
+    ------
+    DataError
+    """
+    present = {split: {row.label for row in rows if row.split == split} for split in {*splits, *learned}}
     for split in splits:
-        present = {row.label for row in rows if row.split == split}
-        missing = [label for label in classes if label not in present]
-        if not present:
+        if not present[split]:
             raise DataError(f"{split} would be empty; {_REMEDY}{_blame(notes)}")
-        if missing and split == "train":
-            raise DataError(f"train has no photo of {some(missing)} to learn from; {_REMEDY}{_blame(notes)}")
-        if missing:
+    trained = set().union(*(present[split] for split in learned))
+    missing = [label for label in classes if label not in trained]
+    if missing:
+        raise DataError(f"train has no photo of {some(missing)} to learn from; {_REMEDY}{_blame(notes)}")
+    for split in splits:
+        missing = [label for label in classes if label not in present[split]]
+        if missing and split not in learned:
             text = f"{split} has no photo of {some(missing)}, so they are not scored; {_REMEDY}."
             notes.findings.append(Finding("class_missing", (), text))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from featcache.images.rows import SPLITS, ImageRow
 from featcache.recipe import DataSettings, SplitShares
@@ -20,9 +21,13 @@ def uniform(digest: bytes, seed: int, purpose: str) -> float:
 
 
 def divide(rows: list[ImageRow], given: set[str], settings: DataSettings) -> list[ImageRow]:
-    """Draw the splits that are not given; a pure function of each row's digest and the settings."""
+    """Draw the splits that are not given; a pure function of each row's digest and the settings.
+
+    Only a class that would have no photo in train depends on its other photos, see `keep_in_train`.
+    """
     draw = drawing(given, settings)
-    return [ImageRow(row.path, row.label, draw(row.split, row.digest), row.digest) for row in rows]
+    rows = [ImageRow(row.path, row.label, draw(row.split, row.digest), row.digest) for row in rows]
+    return keep_in_train(rows, drawn_splits(given, settings), settings.seed)
 
 
 def drawing(given: set[str], settings: DataSettings) -> Callable[[str, bytes], str]:
@@ -34,7 +39,8 @@ def drawing(given: set[str], settings: DataSettings) -> Callable[[str, bytes], s
         The splits that photos have by their folders or manifest; ``{""}`` if they are not divided.
     settings : DataSettings
     """
-    wanted, shares, seed = wanted_splits(given, settings), settings.split, settings.seed
+    shares, seed = settings.split, settings.seed
+    wanted = wanted_splits(given, settings)
     known = {one for one in SPLITS if getattr(shares, one) > 0} if given == {""} else given
     validation = "validation" in wanted and "validation" not in known
     test = "test" in wanted and "test" not in known
@@ -54,7 +60,7 @@ def drawing(given: set[str], settings: DataSettings) -> Callable[[str, bytes], s
 
 
 def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
-    """Return the splits that must not be empty, given or drawn."""
+    """Return the splits that the photos are divided into, given or drawn."""
     if given == {""}:
         wanted = {split for split in SPLITS if getattr(settings.split, split) > 0}
     else:
@@ -62,6 +68,62 @@ def wanted_splits(given: set[str], settings: DataSettings) -> list[str]:
     if settings.test_from_validation > 0:
         wanted.add("test")
     return [split for split in SPLITS if split in wanted]
+
+
+def used_splits(given: set[str], settings: DataSettings) -> list[str]:
+    """Return the splits that must not be empty: nothing is asked of validation where folds take its place."""
+    unused = () if settings.folds is None else ("validation",)
+    return [split for split in wanted_splits(given, settings) if split not in unused]
+
+
+def learned_splits(settings: DataSettings) -> tuple[str, ...]:
+    """Return the splits that heads are trained on: train, with folds also validation."""
+    return ("train",) if settings.folds is None else ("train", "validation")
+
+
+def drawn_splits(given: set[str], settings: DataSettings) -> tuple[str, ...]:
+    """Return the splits beside train whose photos are drawn from those that could also be in train."""
+    wanted = [split for split in wanted_splits(given, settings) if split != "train"]
+    if given != {""} and "validation" in given:
+        return ()  # a test split is drawn from the given validation
+    return tuple(split for split in wanted if split not in given)
+
+
+def keep_in_train(
+    rows: list[ImageRow], drawn: Collection[str], seed: int, broken: Collection[bytes] = ()
+) -> list[ImageRow]:
+    """Give train a photo of every class that the draws left without one: its photo with the lowest draw.
+
+    All copies of the photo move with it. A photo that is moved stays there when photos are added, unless the
+    class gets another photo in train.
+
+    Parameters
+    ----------
+    rows : list of ImageRow
+    drawn : collection of str
+        Splits that photos may be moved from, see `drawn_splits`.
+    seed : int
+    broken : collection of bytes
+        Digests of photos that cannot be used.
+    """
+    usable = {row.label for row in rows if row.split == "train" and row.digest not in broken}
+    candidates = [
+        row for row in rows if row.split in drawn and row.label not in usable and row.digest not in broken
+    ]
+    if not candidates:
+        return rows
+    lowest = _lowest_of_each_class(candidates, seed)
+    return [
+        replace(row, split="train") if row.split in drawn and row.digest in lowest else row for row in rows
+    ]
+
+
+def _lowest_of_each_class(rows: Sequence[ImageRow], seed: int) -> set[bytes]:
+    lowest: dict[str, tuple[float, bytes]] = {}
+    for row in rows:
+        draw = (uniform(row.digest, seed, "train"), row.digest)
+        lowest[row.label] = min(draw, lowest.get(row.label, draw))
+    return {digest for _, digest in lowest.values()}
 
 
 def _draw(digest: bytes, shares: SplitShares, seed: int) -> str:

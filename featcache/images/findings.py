@@ -6,7 +6,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal[
-    "beside_classes", "unused_folder", "copies_across_labels", "copies_across_splits", "class_missing"
+    "beside_classes",
+    "unused_folder",
+    "split_folders",
+    "inner_folder",
+    "nested_classes",
+    "empty_class",
+    "repeated_links",
+    "manifest_guess",
+    "unused_columns",
+    "empty_lines",
+    "repeated_lines",
+    "joined_labels",
+    "similar_labels",
+    "labels_by_case",
+    "copies_across_labels",
+    "copies_across_splits",
+    "class_missing",
+    "broken_in_train",
 ]
 
 _SHOWN = 20
@@ -19,9 +36,7 @@ class Finding:
     Attributes
     ----------
     kind : str
-        ``beside_classes``: photos beside the class folders; ``unused_folder``: a folder beside train that is
-        not a split; ``copies_across_labels``, ``copies_across_splits``: identical files; ``class_missing``: a
-        class without photos in a split.
+        What it is about, listed in ``docs/formats.md``.
     photos : tuple of str
         Paths of the photos, or of the folder; empty where the finding is about none.
     text : str

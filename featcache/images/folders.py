@@ -1,26 +1,39 @@
-"""Finds photos in folders: one sub-folder per class, perhaps divided into splits above that."""
+"""Lists folders and the photos below them; links are followed, but no photo is listed twice."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from featcache.errors import DataError, did_you_mean
-from featcache.images.findings import Finding
-from featcache.images.rows import SPLIT_WORDS, SPLITS, FoundPhoto, Notes
-from featcache.images.wording import is_not_unicode, printable, some, why_unreadable
+from featcache.errors import DataError
+from featcache.images.rows import Notes
+from featcache.images.wording import printable, why_unreadable
 
-# Left behind by Windows and by macOS archives; hidden files are ignored as well.
-IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+# Left behind by Windows, macOS archives, network storage and Python; hidden files are ignored as well.
+IGNORED_NAMES = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r", "__pycache__"}
+    | {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+)
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif"}
+    | {".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+
+_TEXTS_WITHOUT_SUFFIX = ("readme", "license", "licence", "makefile", "authors", "citation")
+
+Identity = tuple[int, int]
+"""Device and inode of a file or folder: the same for every path that leads to it."""
 
 
 def photo_files(folder: Path) -> list[str]:
     """Return the paths of all files below a folder that may be photos, sorted.
 
-    Links are followed; hidden files and the leftovers of systems are left out. The format is not looked at.
+    Links are followed, each real file is listed once; hidden files and the leftovers of systems are left out.
+    The format is not looked at.
 
     Raises
     ------
@@ -28,40 +41,10 @@ def photo_files(folder: Path) -> list[str]:
         The folder, or one below it, cannot be read.
     """
     notes = Notes()
-    files = sorted(_walk(str(folder), notes))
+    files = sorted(walk(str(folder), notes))
     for path, reason in notes.unreadable:
         raise DataError(f"the folder {path} cannot be read: {reason}; give a folder that you may read")
     return files
-
-
-def find_in_root(root: Path, notes: Notes) -> list[FoundPhoto]:
-    """Return the photos of a folder that holds class folders, or ``train/`` and its like with them inside."""
-    source = f"data.root = {root}"
-    folders = _split_folders(source, root, notes)
-    if "train" not in folders:
-        return find_classes(source, root, "", notes)
-    return [
-        photo
-        for split in SPLITS
-        if split in folders
-        for photo in find_classes(str(folders[split]), folders[split], split, notes)
-    ]
-
-
-def find_classes(source: str, folder: Path, split: str, notes: Notes) -> list[FoundPhoto]:
-    """Return the photos of a folder that holds one sub-folder per class."""
-    folders, files = _list(source, folder)
-    if not folders:
-        raise DataError(_no_classes(source, folder, files))
-    beside = [file.name for file in files if file.suffix.lower() in PHOTO_SUFFIXES]
-    if beside:
-        text = (
-            f"photos lie in {folder} beside its class folders and are not used ({len(beside)} in all, for "
-            f"example {beside[0]}); move them into a class folder."
-        )
-        paths = tuple(str(folder / name) for name in beside)
-        notes.findings.append(Finding("beside_classes", paths, text))
-    return [photo for one in folders for photo in _find_in_class(one, split, notes)]
 
 
 def is_candidate(path: str) -> bool:
@@ -70,61 +53,133 @@ def is_candidate(path: str) -> bool:
     return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH113, PTH114
 
 
-def _split_folders(source: str, root: Path, notes: Notes) -> dict[str, Path]:
-    """Return the folders of a root that is already divided, by split; none where it is not."""
-    folders, _ = _list(source, root)
-    found: dict[str, Path] = {}
-    for folder in folders:
-        split = SPLIT_WORDS.get(folder.name.lower())
-        if split in found:
-            raise DataError(f"{source} holds both {found[split].name} and {folder.name}; keep one of them")
-        if split is not None:
-            found[split] = folder
-    others = [folder.name for folder in folders if folder not in found.values()]
-    if "train" not in found:
-        if found and not others:
-            raise DataError(
-                f"{source} holds {some([f.name for f in found.values()])} but no folder train; add it"
-            )
-        return {}
-    if len(found) == 1 and others and not _list(str(found["train"]), found["train"])[0]:
-        return {}  # "train" with nothing but files in it, beside other folders: a class, of railway trains
-    for name in others:
-        text = f"{root / name} is not used: beside train only validation and test are splits."
-        text += did_you_mean(name, ("validation", "test"))
-        notes.findings.append(Finding("unused_folder", (str(root / name),), text))
-    return found
+def may_be_photo(name: str) -> bool:
+    """Whether a file's name is one that photos have: a suffix of a photo, or none."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    return suffix in PHOTO_SUFFIXES or (not suffix and not name.lower().startswith(_TEXTS_WITHOUT_SUFFIX))
 
 
-def _find_in_class(folder: Path, split: str, notes: Notes) -> list[FoundPhoto]:
-    if is_not_unicode(folder.name):
-        raise DataError(f"the class folder {printable(str(folder))} has a name that is not UTF-8; rename it")
-    blocked = len(notes.unreadable)
-    photos = [FoundPhoto(path, folder.name, split) for path in _walk(str(folder), notes)]
-    if not photos:
-        why = f": {notes.unreadable[-1][1]}" if len(notes.unreadable) > blocked else ""
-        raise DataError(f"the class folder {folder} holds no file{why}; put photos into it or remove it")
-    return photos
+def list_folder(folder: Path, source: str | None = None) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder, sorted, without the ignored ones.
+
+    Parameters
+    ----------
+    folder : Path
+    source : str, optional
+        What to call it in messages; default is its path.
+
+    Raises
+    ------
+    DataError
+        It does not exist, is a file or cannot be read.
+    """
+    source = source or str(folder)
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _is_ignored(entry.name):
+                    (folders if _is_folder(entry) else files).append(entry.name)
+    except FileNotFoundError:
+        raise DataError(
+            f"{source} does not exist (seen from {Path.cwd()}); give a folder of class folders"
+        ) from None
+    except NotADirectoryError:
+        raise DataError(
+            f"{source} is a file; give a folder of class folders, or a CSV file as data.manifest"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from None
+    return sorted(folders), sorted(files)
 
 
-def _walk(folder: str, notes: Notes) -> Iterator[str]:
-    """Go through a folder and all below it, following links; each real folder is visited once."""
-    waiting, seen = [folder], set()
-    while waiting:
-        here = waiting.pop()
+def walk(folder: str, notes: Notes, others: Collection[str] = ()) -> Iterator[str]:
+    """Go through a folder and all below it, following links.
+
+    Parameters
+    ----------
+    folder : str
+    notes : Notes
+        Receives folders that cannot be read, and in ``repeated_links`` the links that are not followed: to a
+        folder above `folder`, to one of `others` or below it, or to what is listed anyway.
+    others : collection of str
+        Real paths of folders whose photos belong to something else: the other class folders.
+
+    Yields
+    ------
+    str
+        Paths of files; pipes and devices too: reading one fails at once, and it is reported as unreadable.
+    """
+    own = os.path.realpath(folder)
+    waiting, linked = [folder], list[str]()
+    seen: set[Identity] = set()
+    files: list[str] = []
+    links: list[tuple[str, Identity]] = []
+    while waiting or linked:
+        # real folders come first: of a folder and a link to it, the link is left out
+        here, is_link = (waiting.pop(), False) if waiting else (linked.pop(), True)
         try:
-            identity = Path(here).stat()
+            identity = _identity(os.stat(here))  # noqa: PTH116
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError as error:
             notes.unreadable.append((printable(here), why_unreadable(here, error)))
             continue
-        if (identity.st_dev, identity.st_ino) in seen:
+        if identity in seen or (is_link and _leads_out(here, own, others)):
+            notes.repeated_links.append(here)
             continue
-        seen.add((identity.st_dev, identity.st_ino))
-        entries = [entry for entry in entries if not _is_ignored(entry.name)]
-        waiting.extend(entry.path for entry in reversed(entries) if _is_folder(entry))
-        # pipes and devices too: reading one fails at once, and it is then reported as unreadable
-        yield from (entry.path for entry in entries if not _is_folder(entry))
+        seen.add(identity)
+        for entry in entries:
+            if _is_ignored(entry.name):
+                continue
+            if _is_folder(entry):
+                (linked if entry.is_symlink() else waiting).append(entry.path)
+            elif entry.is_symlink() and (target := _target(entry)) is not None:
+                links.append((entry.path, target))
+            else:
+                files.append(entry.path)
+    yield from files
+    yield from _first_of_each(links, files, notes)
+
+
+def _first_of_each(links: list[tuple[str, Identity]], files: list[str], notes: Notes) -> Iterator[str]:
+    """Yield the links to files that are neither listed themselves nor the target of an earlier link."""
+    if not links:
+        return
+    listed = set(_identities(files))
+    for path, target in links:
+        if target in listed:
+            notes.repeated_links.append(path)
+        else:
+            listed.add(target)
+            yield path
+
+
+def _leads_out(link: str, own: str, others: Collection[str]) -> bool:
+    """Whether a link leads to a folder above `own` or above one of `others`, or into one of `others`."""
+    target = Path(link).resolve()
+    if any(target in (Path(one), *Path(one).parents) for one in (own, *others)):
+        return True
+    return any(str(above) in others for above in target.parents)
+
+
+def _identities(files: Iterable[str]) -> Iterator[Identity]:
+    for path in files:
+        with contextlib.suppress(OSError):  # removed meanwhile, which reading it will say
+            yield _identity(os.lstat(path))
+
+
+def _identity(facts: os.stat_result) -> Identity:
+    return facts.st_dev, facts.st_ino
+
+
+def _target(link: os.DirEntry[str]) -> Identity | None:
+    """Return what a link leads to; None where it leads to no regular file."""
+    try:
+        facts = link.stat()
+    except OSError:
+        return None
+    return _identity(facts) if stat.S_ISREG(facts.st_mode) else None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -133,29 +188,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in IGNORED_NAMES
-
-
-def _list(source: str, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders and the files in a folder, sorted, without the ignored ones."""
-    try:
-        if not folder.exists():
-            raise DataError(
-                f"{source} does not exist (seen from {Path.cwd()}); give a folder of class folders"
-            )
-        if not folder.is_dir():
-            raise DataError(
-                f"{source} is a file; give a folder of class folders, or a CSV file as data.manifest"
-            )
-        entries = sorted(entry for entry in folder.iterdir() if not _is_ignored(entry.name))
-        return [e for e in entries if e.is_dir()], [e for e in entries if not e.is_dir()]
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}") from None
-
-
-def _no_classes(source: str, folder: Path, files: Sequence[Path]) -> str:
-    arrange = (
-        f"put the photos into one sub-folder per class, for example {folder / 'cat'} and {folder / 'dog'}"
-    )
-    if not files:
-        return f"{source} is empty; {arrange}"
-    return f"{source} holds no class folder, only files ({len(files)}); {arrange}, or list them in a manifest"

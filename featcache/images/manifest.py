@@ -4,77 +4,198 @@ from __future__ import annotations
 
 import csv
 import errno
-import io
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from featcache.errors import DataError, did_you_mean
 from featcache.files import read_regular
+from featcache.images.findings import Finding, Kind
 from featcache.images.folders import is_candidate
-from featcache.images.rows import SPLIT_WORDS, FoundPhoto
+from featcache.images.manifest_header import Header, is_synonym
+from featcache.images.manifest_text import ManifestText
+from featcache.images.rows import FoundPhoto, Notes
+from featcache.images.split_names import plain_split
 from featcache.images.wording import some
 
-_SURPLUS = "values without a column"
 _MOST_BYTES = 256 << 20
 """A larger file is not read: a line has about 60 bytes, which makes four million photos."""
 
+_SHOWN = 5
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods; .xls
 
-def read_manifest(manifest: Path) -> list[FoundPhoto]:
+
+def read_manifest(manifest: Path, notes: Notes, skip_missing: bool = False) -> list[FoundPhoto]:
     """Return the photos that a manifest lists.
+
+    Parameters
+    ----------
+    manifest : Path
+        CSV in UTF-8, UTF-16 or cp1252, separated by commas, semicolons, tabs or vertical bars.
+    notes : Notes
+        Receives what was guessed and what was left out.
+    skip_missing : bool, default False
+        Return the photos that do not exist, too; reading them says that they do not.
 
     Raises
     ------
     DataError
-        The file cannot be read, or a line of it is invalid; the message has the line's number.
+        The file cannot be read, or lines of it cannot be used; the message has their numbers.
     """
     source = f"data.manifest = {manifest}"
     try:
-        # utf-8-sig: Excel puts a byte order mark in front
-        text = read_regular(manifest, _MOST_BYTES).decode("utf-8-sig")
-        photos = list(_read_lines(source, manifest.parent, io.StringIO(text, newline="")))
+        content = read_regular(manifest, _MOST_BYTES)
+        if content.startswith(_WORKBOOKS):
+            raise DataError(f"{source} is a workbook of a spreadsheet program; save it as CSV")
+        return _read(source, manifest, ManifestText.of(content), notes, skip_missing)
     except FileNotFoundError:
         raise DataError(f"{source} does not exist (seen from {Path.cwd()}); give a CSV file") from None
     except IsADirectoryError:
         raise DataError(f"{source} is a folder; give a CSV file here, or the folder as data.root") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8 text: {error.reason}; save it as CSV UTF-8") from None
+        raise DataError(f"{source} is not text: {error.reason}; save it as CSV UTF-8") from None
     except csv.Error as error:
         raise DataError(f"{source} is not a CSV file: {error}") from None
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def _read(
+    source: str, manifest: Path, text: ManifestText, notes: Notes, skip_missing: bool
+) -> list[FoundPhoto]:
+    rows = text.rows()
+    line, names = next(rows, (1, []))
+    first = next(rows, None)
+    header = Header.of(f"{source} line {line}", names, first[1] if first else [])
+    reader = _Reader(manifest.parent, header, skip_missing)
+    every = chain([first] if first else [], rows)
+    photos = [photo for line, values in every if (photo := reader.read(line, values)) is not None]
+    reader.refuse(source)
     if not photos:
         raise DataError(f"{source} lists no photo; give lines of path,label below its first line")
-    return photos
+    different = list(dict.fromkeys(photos))
+    reader.counts["repeated"] = len(photos) - len(different)
+    _note(source, text, reader, notes)
+    return different
 
 
-def _read_lines(source: str, folder: Path, file: Iterable[str]) -> Iterator[FoundPhoto]:
-    reader = csv.DictReader(file, restval="", restkey=_SURPLUS)
-    columns = [name.strip() for name in reader.fieldnames or []]
-    for needed in ("path", "label"):
-        if needed not in columns:
-            raise DataError(
-                f"{source} line 1: no column {needed!r}; found {some(columns)}. The first line must be "
-                f"path,label or path,label,split, with commas"
+class _UnusableRowError(Exception):
+    """Why a row is not used."""
+
+
+class _Reader:
+    """Reads rows one by one and collects all that cannot be used.
+
+    Attributes
+    ----------
+    counts : Counter of str
+        Rows that were read in an unusual way, by what was unusual.
+    """
+
+    def __init__(self, folder: Path, header: Header, skip_missing: bool) -> None:
+        self.folder, self.header = folder, header
+        self.counts: Counter[str] = Counter()
+        self._skip_missing = skip_missing
+        self._faults: list[tuple[int, str]] = []
+        self._missing = 0
+
+    def read(self, line: int, values: Sequence[str]) -> FoundPhoto | None:
+        """Return the photo of a row; None where it is empty or cannot be used."""
+        if not any(value.strip() for value in values):
+            self.counts["empty"] += 1
+            return None
+        try:
+            row = _columns_of(values, self.header)
+            return FoundPhoto(self._path(row["path"]), row["label"], row.get("split", ""))
+        except _UnusableRowError as reason:
+            self._faults.append((line, str(reason)))
+            return None
+
+    def refuse(self, source: str) -> None:
+        """Raise a DataError with the number and the reason of the lines that cannot be used."""
+        if not self._faults:
+            return
+        count = len(self._faults)
+        shown = "; ".join(f"line {line}: {fault}" for line, fault in self._faults[:_SHOWN])
+        more = f"; and {count - _SHOWN:,} more" if count > _SHOWN else ""
+        text = f"{source}: {count:,} {'lines' if count > 1 else 'line'} cannot be used. {shown}{more}"
+        if self._missing:
+            text += (
+                f". {self._missing:,} of the files do not exist: paths are relative to the manifest's "
+                f"folder, {self.folder}; correct them, or skip them with --skip-missing "
+                "(data.skip_missing = true)"
             )
-    reader.fieldnames = columns
-    for line in reader:
-        yield _read_line(f"{source} line {reader.line_num}", folder, line)
+        raise DataError(text)
+
+    def _path(self, given: str) -> str:
+        path = self.folder / given
+        if is_candidate(str(path)):
+            return str(path)
+        for kind, other in _variants(given):
+            if is_candidate(str(self.folder / other)):
+                self.counts[kind] += 1
+                return str(self.folder / other)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
+            raise _UnusableRowError(
+                f"{given} is an address, and photos are not fetched; download it and give the file's path"
+            )
+        fault = _fault(path)
+        if fault == _MISSING and not self._skip_missing:
+            self._missing += 1
+            raise _UnusableRowError(f"{path} {fault}{_windows_hint(given)}")
+        if fault not in ("", _MISSING):
+            raise _UnusableRowError(f"{path} {fault}")
+        return str(path)
 
 
-def _read_line(where: str, folder: Path, line: dict[str, Any]) -> FoundPhoto:
-    if _SURPLUS in line:
-        raise DataError(f"{where}: more values than columns; put a path with a comma into double quotes")
-    if not line["path"].strip():
-        raise DataError(f"{where}: path is empty; give the photo's path")
-    if not line["label"].strip():
-        raise DataError(f"{where}: label is empty; give {line['path']} a label or remove the line")
-    path = folder / line["path"].strip()
-    if not is_candidate(str(path)) and (fault := _fault(path)):
-        raise DataError(f"{where}: {path} {fault}; paths are relative to the manifest's folder")
-    return FoundPhoto(
-        str(path), line["label"].strip(), _split_word(where, line["split"]) if "split" in line else ""
-    )
+def _columns_of(values: Sequence[str], header: Header) -> dict[str, str]:
+    """Return path, label and, if there is one, split of a row."""
+    columns = len(header.names)
+    if any(value.strip() for value in values[columns:]):
+        raise _UnusableRowError("more values than columns; put a path with a comma into double quotes")
+    row = {name: values[index].strip() for name, index in header.where.items() if index < len(values)}
+    if any("\n" in value for value in row.values()):
+        raise _UnusableRowError("a line break in a value; close the double quote that opens here")
+    if not row.get("path"):
+        raise _UnusableRowError("path is empty; give the photo's path")
+    if not row.get("label"):
+        raise _UnusableRowError(f"label is empty; give {row['path']} a label or remove the line")
+    if len(values) < columns:
+        raise _UnusableRowError(f"{len(values)} values for {columns} columns")
+    if "split" in row:
+        row["split"] = _split_of(row["split"])
+    return row
+
+
+def _split_of(word: str) -> str:
+    split = plain_split(word)
+    if split is None:
+        allowed = ("train", "validation", "test")
+        hint = did_you_mean(word, allowed)
+        raise _UnusableRowError(f"split {word!r} is none of {', '.join(allowed)}.{hint}")
+    return split
+
+
+def _variants(given: str) -> list[tuple[str, str]]:
+    """Return other ways to write a path, each with what was unusual in it."""
+    found = []
+    if "\\" in given:
+        found.append(("backslashes", given.replace("\\", "/")))
+    if not given.isascii():
+        found += [("forms", unicodedata.normalize(form, given)) for form in ("NFC", "NFD")]
+    return found
+
+
+def _windows_hint(given: str) -> str:
+    if re.match(r"[A-Za-z]:[\\/]", given):
+        return " (a path on a drive of Windows; give it relative to the manifest's folder, with /)"
+    return " (it has backslashes, the separators of Windows; write /)" if "\\" in given else ""
+
+
+_MISSING = "does not exist"
 
 
 def _fault(path: Path) -> str:
@@ -82,16 +203,44 @@ def _fault(path: Path) -> str:
     try:
         path.stat()
     except OSError as error:
-        return "does not exist" if error.errno in (errno.ENOENT, errno.ENOTDIR) else ""
+        return _MISSING if error.errno in (errno.ENOENT, errno.ENOTDIR) else ""
     except ValueError:
         return "contains a NUL character"
     return "is a folder, not a file" if path.is_dir() else "is not a regular file"
 
 
-def _split_word(where: str, word: str) -> str:
-    split = SPLIT_WORDS.get(word.strip().lower())
-    if split is None:
-        raise DataError(
-            f"{where}: split {word!r} is none of {', '.join(SPLIT_WORDS)}.{did_you_mean(word, SPLIT_WORDS)}"
-        )
-    return split
+def _note(source: str, text: ManifestText, reader: _Reader, notes: Notes) -> None:
+    """Say what was guessed and what was left out."""
+    counts, unused = reader.counts, reader.header.unused
+    said: list[tuple[Kind, bool, str]] = [
+        ("manifest_guess", bool(text.guesses), f"{source} was read with {' and '.join(text.guesses)}."),
+        (
+            "manifest_guess",
+            counts["backslashes"] > 0,
+            f"{counts['backslashes']:,} paths of {source} have backslashes, which were read as /.",
+        ),
+        (
+            "manifest_guess",
+            counts["forms"] > 0,
+            f"{counts['forms']:,} paths of {source} were found in another form of Unicode (NFC or NFD).",
+        ),
+        ("empty_lines", counts["empty"] > 0, f"{counts['empty']:,} empty rows of {source} are left out."),
+        (
+            "repeated_lines",
+            counts["repeated"] > 0,
+            f"{counts['repeated']:,} rows of {source} repeat an earlier row and are left out.",
+        ),
+        (
+            "unused_columns",
+            bool(unused),
+            f"columns of {source} are not used: {some(unused)}.{_split_hint(reader.header)}",
+        ),
+    ]
+    notes.findings += [Finding(kind, (), text) for kind, is_so, text in said if is_so]
+
+
+def _split_hint(header: Header) -> str:
+    if "split" in header.where:
+        return ""
+    meant = [name for name in header.unused if is_synonym(name, "split")]
+    return f" If {meant[0]!r} says the split, rename it to 'split'." if meant else ""

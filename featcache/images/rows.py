@@ -8,16 +8,6 @@ from featcache.images.findings import Finding
 
 SPLITS = ("train", "validation", "test")
 
-# What folders and manifests call the splits, in any case of letters.
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class FoundPhoto:
@@ -64,12 +54,15 @@ class ImageTable:
         Path and reason of each file or folder that could not be read.
     findings : tuple of Finding
         What is allowed but should be looked at.
+    drawn : tuple of str
+        The splits beside train whose photos were drawn and not given, so that train may take one back.
     """
 
     rows: tuple[ImageRow, ...]
     classes: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
+    drawn: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -79,7 +72,17 @@ class ImageTable:
 
 @dataclass
 class Notes:
-    """What is collected on the way beside the photos."""
+    """What is collected on the way beside the photos.
+
+    Attributes
+    ----------
+    unreadable : list of (str, str)
+        Path and reason of each file or folder that could not be read.
+    findings : list of Finding
+    repeated_links : list of str
+        Links that were not followed, because what they lead to is listed elsewhere.
+    """
 
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    repeated_links: list[str] = field(default_factory=list)

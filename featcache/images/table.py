@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from featcache.errors import ImageError
 from featcache.images.checks import check_labels, check_splits, warn_of_copies
-from featcache.images.division import divide, wanted_splits
-from featcache.images.folders import find_classes, find_in_root
+from featcache.images.division import divide, drawn_splits, keep_in_train, learned_splits, used_splits
+from featcache.images.findings import Finding
 from featcache.images.index import DigestIndex, Entry
+from featcache.images.labels import note_joined_labels, unify_labels
 from featcache.images.manifest import read_manifest
 from featcache.images.rows import SPLITS, FoundPhoto, ImageRow, ImageTable, Notes
 from featcache.images.source import check_name, digest_photo
-from featcache.images.wording import printable
+from featcache.images.trees import find_classes, find_in_root
+from featcache.images.wording import printable, some
 from featcache.recipe import DataSettings
 
 Progress = Callable[[int, int], None]
@@ -63,7 +66,17 @@ def find_photos(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
         manifest cannot be used.
     """
     photos = _find(settings, notes)
-    check_labels(_source(settings), photos)
+    if notes.repeated_links:
+        first = notes.repeated_links[0]
+        text = (
+            f"links that lead to photos of another folder or of the same are not followed "
+            f"({len(notes.repeated_links):,} in all, for example {printable(first)}): no photo counts twice."
+        )
+        notes.findings.append(Finding("repeated_links", tuple(map(printable, notes.repeated_links)), text))
+    learned = ("", *learned_splits(settings))
+    photos = unify_labels(photos, learned, notes)
+    check_labels(_source(settings), photos, learned)
+    note_joined_labels({photo.label for photo in photos}, notes)
     return photos
 
 
@@ -97,24 +110,57 @@ def assemble(
     given = {photo.split for photo in found}
     rows = divide(rows, given, settings)
     classes = sorted({photo.label for photo in found})
-    check_splits(rows, wanted_splits(given, settings), classes, notes)
+    check_splits(rows, used_splits(given, settings), classes, learned_splits(settings), notes)
     return ImageTable(
-        _in_order(rows, classes), tuple(classes), tuple(sorted(notes.unreadable)), tuple(notes.findings)
+        _in_order(rows, classes),
+        tuple(classes),
+        tuple(sorted(notes.unreadable)),
+        tuple(notes.findings),
+        drawn_splits(given, settings),
     )
+
+
+def without_broken(table: ImageTable, broken: Collection[bytes], seed: int) -> ImageTable:
+    """Give classes whose photos in train are all broken another photo there, where a draw may decide.
+
+    Parameters
+    ----------
+    table : ImageTable
+    broken : collection of bytes
+        Digests of photos that could not be decoded. Their rows stay where they are.
+    seed : int
+        ``data.seed``.
+
+    Returns
+    -------
+    ImageTable
+        The same object where nothing moves, else with a finding of what moved.
+    """
+    before = list(table.rows)
+    rows = keep_in_train(before, table.drawn, seed, broken)
+    moved = [new for old, new in zip(before, rows, strict=True) if new is not old]
+    if not moved:
+        return table
+    text = (
+        f"the photos of {some(sorted({row.label for row in moved}))} that were drawn for train are broken; "
+        f"{len(moved):,} drawn for other splits take their place, for example {moved[0].path}."
+    )
+    finding = Finding("broken_in_train", tuple(row.path for row in moved), text)
+    return replace(table, rows=_in_order(rows, table.classes), findings=(*table.findings, finding))
 
 
 def _find(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
     if settings.manifest is not None:
-        return read_manifest(settings.manifest)
+        return read_manifest(settings.manifest, notes, settings.skip_missing)
     if settings.root is not None:
         return find_in_root(settings.root, notes)
-    folders = {split: getattr(settings, split) for split in SPLITS}
-    given = {split: folder for split, folder in folders.items() if folder is not None}
-    return [
-        photo
-        for split, folder in given.items()
-        for photo in find_classes(f"data.{split} = {folder}", folder, split, notes)
-    ]
+    photos: list[FoundPhoto] = []
+    for split in SPLITS:
+        folder = getattr(settings, split)
+        if folder is not None:
+            known = {photo.label for photo in photos}
+            photos += find_classes(f"data.{split} = {folder}", folder, split, notes, known)
+    return photos
 
 
 def _source(settings: DataSettings) -> str:

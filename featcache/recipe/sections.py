@@ -71,6 +71,7 @@ class DataSettings(Section):
     With ``folds`` heads are scored by cross-validation on the photos of train and validation together.
     With ``rehash`` all photos are read again in every command: for network file systems whose times of files
     cannot be relied on.
+    With ``skip_missing`` photos of a manifest that do not exist are skipped and listed like unreadable ones.
     """
 
     root: PlainPath | None = None
@@ -84,6 +85,7 @@ class DataSettings(Section):
     seed: Seed = 0
     strict: StrictBool = False
     rehash: StrictBool = False
+    skip_missing: StrictBool = False
     folds: Annotated[int, Field(ge=2, le=100, strict=True)] | None = None
 
     @model_validator(mode="after")

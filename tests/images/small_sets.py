@@ -33,6 +33,10 @@ def splits_of(table: ImageTable) -> dict[bytes, str]:
     return {row.digest: row.split for row in table.rows}
 
 
+def kinds(table: ImageTable) -> list[str]:
+    return [finding.kind for finding in table.findings]
+
+
 def refusal(**data) -> str:
     with pytest.raises(DataError) as caught:
         table_of(**data)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sets import manifest, many, put, refusal, splits_of, table_of
+from small_sets import many, put, refusal, splits_of, table_of
 
-from featcache.images.division import uniform
+from featcache.images.division import divide, uniform
+from featcache.images.rows import ImageRow
 from featcache.images.source import digest_of
+from featcache.images.table import without_broken
+from featcache.recipe import DataSettings, SplitShares
 
 
 def test_shares_are_approximately_right_in_every_class(tmp_path):
@@ -101,34 +104,86 @@ def test_uniform_is_uniform_and_purposes_are_independent():
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.08
 
 
-contents = st.lists(st.integers(0, 10_000), min_size=30, max_size=60, unique=True)
+SHARES = SplitShares(train=0.5, validation=0.3, test=0.2)
 
 
-@settings(max_examples=25, deadline=None)
-@given(first=contents, more=contents, data=st.data())
-def test_adding_photos_moves_no_other_and_copies_stay_together(tmp_path_factory, first, more, data):
-    folder = tmp_path_factory.mktemp("photos")
-    lines = [(f"{n}", data.draw(st.sampled_from("ab"), label="class")) for n in first]
-    before = drawn_by_manifest(folder, [*lines, ("anchor-a", "a"), ("anchor-b", "b")])
-    lines += [(f"{n}", data.draw(st.sampled_from("abc"), label="class")) for n in more]
-    lines += [(f"{n}", "a") for n in first]
-    after = drawn_by_manifest(folder, [*lines, ("anchor-a", "a"), ("anchor-b", "b"), ("anchor-c", "c")])
-    for content, splits in after.items():
-        assert len(splits) == 1  # a copy never stands on both sides
-        assert before.get(content, splits) == splits
+def rows_of(photos: Iterable[tuple[int, str]], split: str = "") -> list[ImageRow]:
+    return [ImageRow(f"{n}-{label}", label, split, digest_of(b"%d" % n)) for n, label in photos]
 
 
-def drawn_by_manifest(folder: Path, photos: list[tuple[str, str]]) -> dict[bytes, set[str]]:
-    """Write files of the given content and label, and return the splits that each content fell into."""
-    rows = []
-    for number, (content, label) in enumerate(photos):
-        (folder / f"{number}.jpg").write_text(content)
-        rows.append(f"{number}.jpg,{label}")
-    drawn: dict[bytes, set[str]] = {}
-    shares = {"train": 0.5, "validation": 0.3, "test": 0.2}
-    for row in table_of(manifest=manifest(folder, "path,label\n" + "\n".join(rows)), split=shares).rows:
-        drawn.setdefault(row.digest, set()).add(row.split)
-    return drawn
+def drawn(photos: Iterable[tuple[int, str]]) -> dict[tuple[bytes, str], str]:
+    rows = divide(rows_of(photos), {""}, DataSettings(root="x", split=SHARES))
+    return {(row.digest, row.label): row.split for row in rows}
+
+
+labelled = st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from("abcde")), max_size=40, unique=True)
+
+
+@settings(deadline=None)
+@given(photos=labelled)
+def test_train_has_a_photo_of_every_class_and_copies_stay_together(photos):
+    splits = drawn(photos)
+    assert {label for (_, label), split in splits.items() if split == "train"} == {one for _, one in photos}
+    by_digest = defaultdict(set)
+    for (digest, _), split in splits.items():
+        by_digest[digest].add(split)
+    assert all(len(found) == 1 for found in by_digest.values())
+
+
+@settings(deadline=None)
+@given(photos=labelled, more=labelled)
+def test_adding_photos_moves_none_but_those_that_train_lacked(photos, more):
+    before, after = drawn(photos), drawn([*photos, *(one for one in more if one not in photos)])
+    for photo, split in before.items():
+        assert {split, after[photo]} <= {draw_of(photo[0]), "train"}
+    # a class that was not added to, and shares no photo with one that was, stays as it is
+    touched = {label for _, label in more}
+    shared = {digest_of(b"%d" % n) for n, _ in more}
+    for (digest, label), split in before.items():
+        if label not in touched and digest not in shared and not copies_in(photos, digest):
+            assert after[digest, label] == split
+
+
+def draw_of(digest: bytes) -> str:
+    number = uniform(digest, 0, "split")
+    return "test" if number < 0.2 else "validation" if number < 0.5 else "train"
+
+
+def copies_in(photos: Iterable[tuple[int, str]], digest: bytes) -> bool:
+    return sum(digest_of(b"%d" % n) == digest for n, _ in photos) > 1
+
+
+@settings(deadline=None)
+@given(photos=labelled, seed=st.integers(0, 1000))
+def test_the_photo_of_the_lowest_draw_goes_back_to_train(photos, seed):
+    """For a split of its own: what is drawn from train goes back, what was given stays."""
+    data = DataSettings(train="x", validation_from_train=0.9, test_from_validation=0.5, seed=seed)
+    given_test = rows_of([(-1, "a")], "test")
+    rows = divide([*rows_of(photos, "train"), *given_test], {"train", "test"}, data)
+    assert rows[-1].split == "test"
+    for label in {label for _, label in photos}:
+        of_class = [row for row in rows[:-1] if row.label == label]
+        there = [row for row in of_class if row.split == "train"]
+        assert there
+        if all(uniform(row.digest, seed, "validation from train") < 0.9 for row in of_class):
+            lowest = min(of_class, key=lambda row: uniform(row.digest, seed, "train"))
+            assert lowest.split == "train"
+
+
+def test_a_given_validation_gives_nothing_back_to_train():
+    data = DataSettings(train="x", validation="y", test_from_validation=0.5)
+    photos = [(n, "b") for n in range(20)]
+    rows = divide(
+        [*rows_of([(99, "a")], "train"), *rows_of(photos, "validation")], {"train", "validation"}, data
+    )
+    assert {row.split for row in rows[1:]} == {"validation", "test"}
+
+
+def test_sixty_classes_of_two_photos_have_one_in_train(tmp_path):
+    names = [f"id{n:03}" for n in range(60)]
+    table = table_of(root=many(tmp_path, dict.fromkeys(names, 2)))
+    assert {row.label for row in table.rows if row.split == "train"} == set(names)
+    assert [finding.kind for finding in table.findings] == ["class_missing"]
 
 
 def first_seed(wanted) -> int:
@@ -148,10 +203,44 @@ def test_a_class_without_photos_in_a_drawn_split_is_pointed_out(tmp_path):
     assert "data.seed" in warning
 
 
-def test_a_draw_that_takes_a_whole_class_out_of_train_is_refused(tmp_path):
+def test_a_draw_leaves_train_a_photo_of_every_class(tmp_path):
     put(tmp_path, "a/1", "a/2", "b/1")
-    seed = first_seed(lambda s: [in_validation(c, s) for c in ("a/1", "a/2", "b/1")] == [0, 0, 1])
-    assert "train has no photo of 'b'" in refusal(root=tmp_path, seed=seed)
+    seed = first_seed(lambda s: [in_validation(c, s) for c in ("a/1", "a/2", "b/1")] == [0, 1, 1])
+    table = table_of(root=tmp_path, seed=seed)
+    assert [(row.label, row.split) for row in table.rows] == [
+        ("a", "train"),
+        ("b", "train"),
+        ("a", "validation"),
+    ]
+    assert "validation has no photo of 'b'" in table.warnings[0]
+
+
+def test_a_class_of_which_the_drawn_photo_is_broken_gets_another_one(tmp_path):
+    table = table_of(
+        root=many(tmp_path, {"a": 4, "b": 40}), split={"train": 0.5, "validation": 0.5, "test": 0.0}
+    )
+    broken = {row.digest for row in table.rows if row.label == "a" and row.split == "train"}
+    kept = without_broken(table, broken, seed=0)
+    (moved,) = set(kept.rows) - set(table.rows)
+    rest = [row for row in table.rows if row.label == "a" and row.digest not in broken]
+    assert moved.digest == min(rest, key=lambda row: uniform(row.digest, 0, "train")).digest
+    assert [finding.kind for finding in kept.findings] == ["broken_in_train"]
+    assert kept.rows.index(moved) < len([row for row in kept.rows if row.split == "train"])
+    assert without_broken(table, set(), seed=0) is table
+
+
+def test_with_folds_nothing_is_asked_of_validation(tmp_path):
+    put(tmp_path, "a/1", "b/1")
+    seed = first_seed(lambda s: not in_validation("a/1", s) and not in_validation("b/1", s))
+    table = table_of(root=tmp_path, seed=seed, folds=2)
+    assert [row.split for row in table.rows] == ["train", "train"]
+    assert table.warnings == ()
+
+
+def test_with_folds_a_class_may_be_in_validation_only(tmp_path):
+    put(tmp_path, "train/a/1", "train/b/2", "val/c/3")
+    assert table_of(root=tmp_path, folds=2).classes == ("a", "b", "c")
+    assert "train lacks" in refusal(root=tmp_path)
 
 
 def test_an_empty_drawn_split_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from small_sets import manifest, many, put, refusal, splits_of, table_of
+from small_sets import kinds, manifest, many, put, refusal, splits_of, table_of
 
 from featcache.images import manifest as module
 
@@ -56,7 +56,13 @@ def test_a_manifest_without_splits_is_drawn_by_shares(tmp_path):
     [
         ("file,label\n1,a\n", ["line 1", "no column 'path'", "'file'"]),
         ("path,lable\n1,a\n", ["line 1", "no column 'label'", "found 'path', 'lable'"]),
-        ("path;label\n1;a\n", ["line 1", "no column 'path'", "with commas"]),
+        ("path;lable\n1;a\n", ["line 1", "no column 'label'", "'lable'", "with commas"]),
+        ("filename,class\n1,a\n", ["'filename' to 'path'", "'class' to 'label'"]),
+        ("Image_Path;Category\n1;a\n", ["'Image_Path' to 'path'", "'Category' to 'label'"]),
+        ("path,label,Label\n1,a,b\n", ["2 columns are named 'label'"]),
+        ("path,red,blue\n1,1,0\n", ["no column 'label'", "columns of 0 and 1: 'red', 'blue'", "one label"]),
+        ('path,label\n"1,a\n2,b\n', ["line 2", "close the double quote"]),
+        ("path,label,note\n1,a,x\n2,b\n", ["line 3", "2 values for 3 columns"]),
         ("", ["line 1", "no column 'path'"]),
         ("path,label\n", ["lists no photo"]),
         ("path,label\n1,a\n2,\n", ["line 3", "label is empty"]),
@@ -83,8 +89,10 @@ def test_manifest_faults_are_named_with_their_line(tmp_path, text, complaints):
 def test_manifests_that_are_none(tmp_path):
     assert "does not exist" in refusal(manifest=tmp_path / "nowhere.csv")
     assert "is a folder" in refusal(manifest=tmp_path)
-    (tmp_path / "latin.csv").write_bytes("path,label\nä,b\n".encode("latin-1"))
-    assert "not UTF-8" in refusal(manifest=tmp_path / "latin.csv")
+    (tmp_path / "noise.csv").write_bytes(b"path,label\n\x81\x8d,b\n")
+    assert "is not text" in refusal(manifest=tmp_path / "noise.csv")
+    (tmp_path / "book.csv").write_bytes(b"PK\x03\x04 and so on")
+    assert "save it as CSV" in refusal(manifest=tmp_path / "book.csv")
 
 
 def test_a_dangling_link_in_a_manifest_is_unreadable(tmp_path):
@@ -123,3 +131,133 @@ def test_a_name_that_is_too_long_is_an_unreadable_photo_and_the_others_stay(tmp_
     ((path, reason),) = table.unreadable
     assert len(Path(path).name) == 5000
     assert "too long" in reason
+
+
+# ---- all bad lines at once -----------------------------------------------------------------------------
+
+ALL_TRAIN = {"train": 1.0, "validation": 0.0, "test": 0.0}
+
+
+def with_lines(folder: Path, *lines: str, columns: str = "path,label") -> Path:
+    """Write four photos, and a manifest of them and of further lines."""
+    put(folder, "d/1", "d/2", "d/3", "d/4")
+    return manifest(folder, "\n".join([columns, "d/1,a", "d/2,b", "d/3,a", "d/4,b", *lines]) + "\n")
+
+
+def test_all_bad_lines_are_counted_and_the_first_are_shown(tmp_path):
+    bad = ["lost,a", ",b", "d/1", *(f"lost{n},a" for n in range(7))]
+    message = refusal(manifest=with_lines(tmp_path, *bad))
+    assert "10 lines cannot be used" in message
+    assert all(f"line {number}: " in message for number in range(6, 11))
+    assert "line 11" not in message
+    assert "and 5 more" in message
+    assert "8 of the files do not exist" in message
+    assert "--skip-missing" in message
+
+
+def test_missing_files_can_be_skipped_and_are_listed(tmp_path):
+    lines = [f"lost{n},a" for n in range(7)]
+    table = table_of(manifest=with_lines(tmp_path, *lines), skip_missing=True, split=ALL_TRAIN)
+    assert len(table.rows) == 4
+    assert [Path(path).name for path, _ in table.unreadable] == [f"lost{n}" for n in range(7)]
+    assert {reason for _, reason in table.unreadable} == {"no such file or directory"}
+
+
+def test_a_class_of_missing_files_only_is_refused(tmp_path):
+    message = refusal(manifest=with_lines(tmp_path, "lost,c"), skip_missing=True)
+    assert "'c'" in message
+    assert "lost" in message
+
+
+def test_empty_rows_are_left_out_and_counted(tmp_path):
+    table = table_of(manifest=with_lines(tmp_path, ",", "", " , ", ",,"), split=ALL_TRAIN)
+    assert len(table.rows) == 4
+    assert kinds(table) == ["empty_lines"]
+    assert table.warnings[0].startswith("3 empty rows")
+
+
+def test_repeated_lines_are_one_row(tmp_path):
+    table = table_of(manifest=with_lines(tmp_path, "d/1,a", "./d/1, a", "d/2,b"), split=ALL_TRAIN)
+    assert len(table.rows) == 4
+    assert kinds(table) == ["repeated_lines"]
+    assert table.warnings[0].startswith("3 rows")
+
+
+def test_one_photo_under_two_labels_is_pointed_out(tmp_path):
+    table = table_of(manifest=with_lines(tmp_path, "d/1,b"), split=ALL_TRAIN)
+    assert kinds(table) == ["copies_across_labels"]
+    assert "two labels" in table.warnings[0]
+
+
+# ---- as spreadsheets and other systems write them ------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("encoding", "separator", "first", "said"),
+    [
+        ("cp1252", ",", "", ["encoding as cp1252"]),
+        ("utf-8", ";", "", ["semicolons"]),
+        ("utf-8", "\t", "", ["tabs"]),
+        ("cp1252", ";", "", ["encoding as cp1252", "semicolons"]),
+        ("utf-16", "\t", "", ["encoding as utf-16", "tabs"]),
+        ("utf-16-be", ";", "", ["encoding as utf-16-be"]),
+        ("utf-8-sig", ";", "sep=;", ["semicolons"]),
+        ("utf-8-sig", ",", "", []),
+    ],
+)
+def test_what_excel_writes_is_read_and_said(tmp_path, encoding, separator, first, said, ends):
+    put(tmp_path, "1", "2", "é")
+    lines = [first] if first else []
+    lines += [separator.join(row) for row in (("Path", "LABEL"), ("1", "Käfer"), ("2", "b"), ("é", "b"))]
+    (tmp_path / "list.csv").write_bytes(ends.join([*lines, ""]).encode(encoding))
+    table = table_of(manifest=tmp_path / "list.csv", split=ALL_TRAIN)
+    assert {row.label for row in table.rows} == {"Käfer", "b"}
+    assert len(table.rows) == 3
+    assert kinds(table) == (["manifest_guess"] if said else [])
+    for guess in said:
+        assert guess in table.warnings[0]
+
+
+def test_numbers_of_lines_count_the_line_of_the_separator(tmp_path):
+    put(tmp_path, "1")
+    assert "line 4: " in refusal(manifest=manifest(tmp_path, "sep=;\npath;label\n1;a\nlost;b\n"))
+
+
+def test_backslashes_are_understood_where_the_file_exists(tmp_path):
+    table = table_of(manifest=with_lines(tmp_path, "d\\1,a", ".\\d\\2,b"), split=ALL_TRAIN)
+    assert len(table.rows) == 4
+    assert "2 paths" in table.warnings[0]
+    assert "backslashes" in table.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("d\\lost", "separators of Windows"),
+        ("C:\\photos\\1.jpg", "drive of Windows"),
+        ("https://example.org/a.jpg", "photos are not fetched; download"),
+        ("s3://bucket/a.jpg", "photos are not fetched; download"),
+    ],
+)
+def test_paths_of_elsewhere_are_named(tmp_path, path, hint):
+    message = refusal(manifest=with_lines(tmp_path, f"{path},a"))
+    assert "line 6" in message
+    assert hint in message
+
+
+def test_paths_in_another_form_of_unicode_are_found(tmp_path):
+    put(tmp_path, "e\u0301")
+    if (tmp_path / "\u00e9").exists():
+        pytest.skip("this file system knows both forms")
+    table = table_of(manifest=with_lines(tmp_path, "\u00e9,a"), split=ALL_TRAIN)
+    assert len(table.rows) == 5
+    assert "form of Unicode" in table.warnings[0]
+
+
+def test_other_columns_are_named(tmp_path):
+    put(tmp_path, "1", "2")
+    text = "path,label,Subset,\n1,a,train,\n2,b,val,\n"
+    table = table_of(manifest=manifest(tmp_path, text), split=ALL_TRAIN)
+    assert kinds(table) == ["unused_columns"]
+    assert "'Subset' says the split, rename it" in table.warnings[0]
