@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
-from featcache.images.decode import decode_views
+from featcache.images.decode import decode_views, decoding_of
 from featcache.images.source import digest_of, read_photo
 from featcache.images.views import View
 from featcache.recipe import BaseSettings
@@ -223,7 +223,6 @@ def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) ->
     read = time.perf_counter()
     seconds.reading += read - started
     try:
-        how = (settings.image_size, settings.resize, settings.interpolation)
-        return decode_views(data, photo.digest, [one.view for one in views], *how)
+        return decode_views(data, photo.digest, [one.view for one in views], decoding_of(settings)).pixels
     finally:
         seconds.decoding += time.perf_counter() - read

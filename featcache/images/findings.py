@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal[
-    "beside_classes", "unused_folder", "copies_across_labels", "copies_across_splits", "class_missing"
+    "beside_classes",
+    "unused_folder",
+    "copies_across_labels",
+    "copies_across_splits",
+    "class_missing",
+    # of `featcache.images.facts`
+    "one_colour",
+    "nearly_black",
+    "few_levels",
+    "further_frames",
+    "larger_page",
+    "transparency_ignored",
 ]
 
 _SHOWN = 20
@@ -21,7 +32,8 @@ class Finding:
     kind : str
         ``beside_classes``: photos beside the class folders; ``unused_folder``: a folder beside train that is
         not a split; ``copies_across_labels``, ``copies_across_splits``: identical files; ``class_missing``: a
-        class without photos in a split.
+        class without photos in a split; those of what a photo holds: see
+        `featcache.images.facts.picture_findings`.
     photos : tuple of str
         Paths of the photos, or of the folder; empty where the finding is about none.
     text : str
