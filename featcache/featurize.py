@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
-from featcache.images.decode import decode_views
+from featcache.images.decode import Decoded, decode_views, decoding_of
+from featcache.images.facts import FACTS
 from featcache.images.index import Entry
 from featcache.images.source import check_name, digest_of, read_with_state
 from featcache.images.views import View
@@ -79,6 +80,8 @@ class Batch:
     photos : list of Photo
         Those of them that could be decoded.
     features : ndarray, shape (len(photos), ...)
+    facts : list of ndarray of float32, shape (number of facts,)
+        Of `photos`, as in `featcache.images.facts`; NaN for views.
     failed : list of (Photo, str)
         The others, with reasons.
     read : list of (path, FileState, digest)
@@ -92,6 +95,7 @@ class Batch:
     moment: int = field(default_factory=time.time_ns)
     photos: list[Photo] = field(default_factory=list)
     features: NDArray[Any] | None = None
+    facts: list[NDArray[np.float32]] = field(default_factory=list)
     failed: list[tuple[Photo, str]] = field(default_factory=list)
     read: list[Entry] = field(default_factory=list)
     seconds: Seconds = field(default_factory=Seconds)
@@ -211,8 +215,10 @@ def _featurize_batch(photos: Sequence[Photo], base: Base, select: Select | None)
         try:
             data, asked = _read(photo, select, batch)
             for start, stop in _spans(len(asked), base.settings.batch_size):  # bounds the memory for pixels
-                pixels.extend(_decode(data, asked[start:stop], base.settings, batch.seconds))
+                decoded = _decode(data, asked[start:stop], base.settings, batch.seconds)
+                pixels.extend(decoded.pixels)
                 batch.photos.extend(asked[start:stop])
+                batch.facts.extend(_facts_of(one, decoded) for one in asked[start:stop])
                 if len(pixels) >= base.settings.batch_size:
                     parts.append(_run(pixels, base, batch))
                     pixels = []
@@ -223,6 +229,12 @@ def _featurize_batch(photos: Sequence[Photo], base: Base, select: Select | None)
     if parts:
         batch.features = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return batch
+
+
+def _facts_of(photo: Photo, decoded: Decoded) -> NDArray[np.float32]:
+    if photo.view is None and decoded.facts is not None:
+        return decoded.facts
+    return np.full(len(FACTS), np.nan, np.float32)
 
 
 def _run(pixels: Sequence[NDArray[np.uint8]], base: Base, batch: Batch) -> NDArray[Any]:
@@ -256,14 +268,11 @@ def _read(photo: Photo, select: Select | None, batch: Batch) -> tuple[bytes, lis
     return data, [Photo(photo.path, digest, view) for view in select(photo, digest)]
 
 
-def _decode(
-    data: bytes, photos: Sequence[Photo], settings: BaseSettings, seconds: Seconds
-) -> list[NDArray[np.uint8]]:
+def _decode(data: bytes, photos: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> Decoded:
     """Decode views of one photo."""
     started = time.perf_counter()
     try:
-        how = (settings.image_size, settings.resize, settings.interpolation)
-        return decode_views(data, photos[0].digest, [one.view for one in photos], *how)
+        return decode_views(data, photos[0].digest, [one.view for one in photos], decoding_of(settings))
     finally:
         seconds.decoding += time.perf_counter() - started
 
@@ -278,4 +287,4 @@ def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]
 def _pixels(photo: Photo, settings: BaseSettings) -> NDArray[np.uint8]:
     batch = Batch([photo])
     data, _ = _read(photo, None, batch)
-    return _decode(data, [photo], settings, batch.seconds)[0]
+    return _decode(data, [photo], settings, batch.seconds).pixels[0]

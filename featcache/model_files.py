@@ -26,7 +26,7 @@ MAX_FACTS_BYTES = 64 << 20
 
 # Version 0.1 kept curves and out-of-fold predictions here; they belong to the head that is replaced.
 _OWN_FILES = {MODEL_FILE, "head.keras", "head.skops", "linear.npz", "curves.png", "out_of_fold.csv"}
-_SAME_IN_SPEC = ("arguments", "pooling", "image_size", "resize", "interpolation")
+_SAME_IN_SPEC = ("arguments", "pooling", "image_size", "resize", "interpolation", "range", "color_profile")
 
 Text = Annotated[str, Field(strict=True, max_length=4096)]
 

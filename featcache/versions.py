@@ -5,7 +5,7 @@ features made before the change are then not mixed with later ones.
 """
 
 # pixels of a decoded photo
-DECODER = 1
+DECODER = 2
 # what networks.py builds from the same settings: preprocessing, pooling, random weights
 NETWORKS = 1
 # augmented pixels of a decoded photo; the plain photo has none of it

@@ -16,7 +16,7 @@ from conftest import make_photo, make_photos, run_cli, tiny_recipe
 from featcache.bases.base import Base
 from featcache.errors import StoreError
 from featcache.extraction.stage import extract
-from featcache.images.decode import decode_views
+from featcache.images.decode import Decoding, decode_views
 from featcache.images.views import views_of
 from featcache.model import Model
 from featcache.recipe import AugmentSettings, Recipe
@@ -64,7 +64,9 @@ def test_rows_are_those_of_the_photos_views(recipe):
         assert train.augment == json.loads(recipe.augment.model_dump_json())
         for place in (0, len(train) - 1):
             data, digest = Path(train.paths[place]).read_bytes(), bytes(train.digests[place])
-            pixels = decode_views(data, digest, views_of(recipe.augment), recipe.base.image_size)
+            pixels = decode_views(
+                data, digest, views_of(recipe.augment), Decoding(recipe.base.image_size)
+            ).pixels
             assert np.array_equal(X[3 * place : 3 * place + 3], base.features(np.stack(pixels)))
         assert np.array_equal(train.load()[0], X[::3])
         assert features["validation"].views == 1

@@ -17,7 +17,7 @@ from featcache import featurize as module
 from featcache.bases.base import stored
 from featcache.errors import BaseNetworkError, FeaturesError
 from featcache.featurize import Batch, Photo, Seconds, featurize
-from featcache.images.decode import decode
+from featcache.images.decode import Decoded, decode
 from featcache.images.source import digest_of
 from featcache.recipe import BaseSettings
 
@@ -67,11 +67,11 @@ class Decoding:
         self.shades: list[int] = []
         self._before = before
 
-    def __call__(self, data: bytes, *settings: object) -> list[np.ndarray]:
+    def __call__(self, data: bytes, *settings: object) -> Decoded:
         grey = int(np.asarray(Image.open(io.BytesIO(data)))[0, 0, 0])
         self._before(grey)
         self.shades.append(grey)
-        return [np.full((8, 8, 3), grey, np.uint8)]
+        return Decoded([np.full((8, 8, 3), grey, np.uint8)], None)
 
 
 def shades(batches: list[Batch]) -> list[int]:

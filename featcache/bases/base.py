@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -174,6 +175,8 @@ class Base:
             It cannot be built.
         """
         network = self._network.with_precision(self.spec.precision, self.spec.dtype)
+        # the network of a model stays the same when photos are decoded otherwise
+        network = replace(network, spec=replace(network.spec, decoder=self.spec.decoder))
         if network.spec.fingerprint == self.spec.fingerprint:
             return network
         now, then = network.spec.folder_name, self.spec.folder_name

@@ -23,7 +23,7 @@ LIMIT = 0.01
 SAMPLE = 64
 """How many photos the difference is measured on, at most."""
 
-_FROM_SETTINGS = ("arguments", "pooling", "image_size", "resize", "interpolation")
+_FROM_SETTINGS = ("arguments", "pooling", "image_size", "resize", "interpolation", "range", "color_profile")
 
 
 @dataclass(frozen=True)

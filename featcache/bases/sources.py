@@ -93,6 +93,8 @@ def build_network(settings: BaseSettings, precision: str = "f32", dtype: str = "
         image_size=settings.image_size,
         resize=settings.resize,
         interpolation=settings.interpolation,
+        range=settings.range,
+        color_profile=settings.color_profile,
         preprocessing=preprocessing,
         precision=precision,
         dtype=dtype,

@@ -46,6 +46,7 @@ KERAS_SUFFIX = ".keras"
 _CHOICES = {
     "pooling": ("none", "avg", "max"),
     "resize": ("stretch", "crop", "pad"),
+    "color_profile": ("convert", "ignore"),
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos", "box"),
     "precision": ("f32", "bf16"),
     "dtype": ("float16", "float32"),
@@ -60,6 +61,8 @@ _TYPES = {
     "decoder": int,
     "networks": int,
 }
+# Settings that came later: at their default they are left out, so that fingerprints stay what they were.
+_LATER: dict[str, Any] = {"range": "full", "color_profile": "convert"}
 # The name becomes part of a folder's name; the weights are a SHA-256.
 _PATTERNS = {"name": r"[^/\\\x00-\x1f\x7f]{1,200}", "weights": r"[0-9a-f]{64}"}
 _MAX_VALUES = 1 << 31  # of one image's features
@@ -85,7 +88,7 @@ class BaseSpec:
         Where the network is cut and what is pooled after it.
     image_size : tuple of int
         (height, width) in pixels.
-    resize, interpolation, decoder
+    resize, interpolation, range, color_profile, decoder
         How a photo becomes pixels; `decoder` is the version of the decoding code.
     networks : int
         Version of the code that builds the network.
@@ -114,6 +117,8 @@ class BaseSpec:
     feature_shape: tuple[int, ...]
     decoder: int = DECODER
     networks: int = NETWORKS
+    range: str | tuple[float, float] = "full"
+    color_profile: str = "convert"
 
     @property
     def fingerprint(self) -> str:
@@ -132,8 +137,9 @@ class BaseSpec:
         return int(np.prod(self.feature_shape)) * np.dtype(self.dtype).itemsize
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as JSON-ready data."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        """Return the facts as JSON-ready data; `range` and `color_profile` unless they are the default."""
+        facts = {key: value for key, value in asdict(self).items() if _LATER.get(key) != value}
+        return dict(json.loads(json.dumps(facts)))
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> BaseSpec:
@@ -145,6 +151,8 @@ class BaseSpec:
             A key is missing or unknown, or a value cannot be one of a base.
         """
         pairs = {key: tuple(facts[key]) for key in ("image_size", "feature_shape")}
+        if isinstance(facts.get("range"), list):
+            pairs["range"] = tuple(facts["range"])
         spec = cls(**{**facts, **pairs})
         _check_values(spec)
         return spec
@@ -161,8 +169,16 @@ def _check_values(spec: BaseSpec) -> None:
     for key, pattern in _PATTERNS.items():
         if not re.fullmatch(pattern, getattr(spec, key)):
             raise ValueError(f"{key} = {getattr(spec, key)!r} cannot be the {key} of a base")
+    _check_range(spec.range)
     _check_sizes("image_size", spec.image_size, range(2, 3), _MAX_SIDE)
     _check_sizes("feature_shape", spec.feature_shape, range(1, 5), _MAX_VALUES)
+
+
+def _check_range(given: Any) -> None:
+    if given not in ("full", "minmax"):
+        numbers = isinstance(given, tuple) and [type(one) for one in given] == [float, float]
+        if not numbers or not math.isfinite(given[1] - given[0]) or given[0] >= given[1]:
+            raise ValueError(f"range = {given!r} cannot be the range of a base")
 
 
 def _check_sizes(key: str, sizes: tuple[Any, ...], lengths: range, largest: int) -> None:
@@ -257,7 +273,8 @@ def spec_key(settings: BaseSettings) -> str:
     Files count by their bytes. The versions of the packages that build the network are part of the key, since
     another version may fetch other weights; so are the precisions that this machine allows.
     """
-    facts = settings.model_dump(mode="json", exclude={"batch_size"})
+    facts = settings.model_dump(mode="json", exclude={"batch_size", "max_pixels"})
+    facts = {key: value for key, value in facts.items() if _LATER.get(key) != value}
     for key, path in files_of(settings).items():
         facts[key] = f"{path.stem}:{file_sha256(path)}"
     facts["precision"] = allowed_precisions(settings)

@@ -16,6 +16,7 @@ from featcache.errors import StoreError
 from featcache.extraction.planning import hashing, plan_rows
 from featcache.extraction.rows import Wanted, key_of
 from featcache.featurize import Batch, Photo, Seconds, decode_unchanged, featurize
+from featcache.images.facts import FACTS
 from featcache.images.index import DigestIndex
 from featcache.images.table import Digests, read_digests
 from featcache.images.views import View
@@ -217,7 +218,7 @@ def _compute(
     started = time.perf_counter()
     reporter.advance("computing", 0, len(photos))
     rows_per_shard = _rows_per_shard(base.spec.row_bytes, base.settings.batch_size)
-    writer = base_store.writer(rows_per_shard, _SHARD_SECONDS, extracted.locations)
+    writer = base_store.writer(rows_per_shard, _SHARD_SECONDS, extracted.locations, FACTS)
     workers = Seconds()
     done = 0
     try:
@@ -227,7 +228,8 @@ def _compute(
             _note_read(batch, extracted)
             if batch.features is not None:
                 keys = [key_of(photo.digest, photo.view) for photo in batch.photos]
-                writer.add(keys, batch.features, [wanted.rank(photo) for photo in batch.photos])
+                ranks = [wanted.rank(photo) for photo in batch.photos]
+                writer.add(keys, batch.features, ranks, np.stack(batch.facts))
                 extracted.computed += len(batch.photos)
             done += len(batch.asked)
             reporter.advance("computing", done, len(photos))

@@ -11,11 +11,13 @@ from featcache.errors import DataError
 from featcache.extraction.compute import Extracted
 from featcache.extraction.rows import key_of, split_views
 from featcache.images.division import learned_splits
+from featcache.images.facts import FACTS, picture_findings
 from featcache.images.findings import Finding
 from featcache.images.rows import SPLITS, ImageRow, ImageTable
 from featcache.images.views import View
 from featcache.images.wording import some
 from featcache.recipe import DataSettings, Recipe
+from featcache.store.base_store import BaseStore
 from featcache.store.feature_writer import SplitRows
 
 
@@ -74,6 +76,13 @@ def check_rows(
             text = f"{split} has no readable photo of {some(broken)}, so they are not scored."
             findings.append(Finding("class_missing", (), text))
     return findings
+
+
+def findings_in_pictures(table: ImageTable, extracted: Extracted, base_store: BaseStore) -> list[Finding]:
+    """Return what should be looked at in the photos themselves, from the facts that the store has of them."""
+    rows = _usable(table, extracted)
+    places = [extracted.locations[key_of(row.digest)] for row in rows]
+    return picture_findings([row.path for row in rows], base_store.facts(places, FACTS))
 
 
 def _classes_by_split(rows: Iterable[ImageRow]) -> dict[str, set[str]]:

@@ -15,7 +15,13 @@ from featcache.bases.base import Base
 from featcache.bases.resolution import Resolution
 from featcache.extraction.compute import Extracted, Profile, ensure
 from featcache.extraction.planning import known_digests, open_index, photos_found, plan_extraction
-from featcache.extraction.publish import check_rows, failed_digests, skipped_photos, split_rows_of
+from featcache.extraction.publish import (
+    check_rows,
+    failed_digests,
+    findings_in_pictures,
+    skipped_photos,
+    split_rows_of,
+)
 from featcache.extraction.rows import photos_of, wanted_of_found, wanted_of_table
 from featcache.images.findings import Finding
 from featcache.images.rows import FoundPhoto, ImageTable, Notes
@@ -132,13 +138,14 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     base = Base(recipe.base, store, reporter.note)
     table, extracted = _table_and_rows(recipe, base, store, reporter)
     skipped = skipped_photos(table, extracted)
-    broken = check_rows(table, extracted, skipped, recipe.data)
-    for finding in broken:
+    base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
+    more = check_rows(table, extracted, skipped, recipe.data)
+    more += findings_in_pictures(table, extracted, base_store)
+    for finding in more:
         reporter.note(finding.text)
-    table = replace(table, findings=(*table.findings, *broken))
+    table = replace(table, findings=(*table.findings, *more))
     path = recipe.run / FEATURE_FILE
     splits = split_rows_of(recipe, table, extracted)
-    base_store = store.base_store(base.spec.folder_name, base.spec.to_json())
     findings = [finding.to_json() for finding in table.findings]
     contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped, findings)
     write_feature_file(path, splits, extracted.locations, base_store, contents)

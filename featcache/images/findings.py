@@ -24,6 +24,13 @@ Kind = Literal[
     "copies_across_splits",
     "class_missing",
     "broken_in_train",
+    # of `featcache.images.facts`
+    "one_colour",
+    "nearly_black",
+    "few_levels",
+    "further_frames",
+    "larger_page",
+    "transparency_ignored",
 ]
 
 _SHOWN = 20

@@ -130,7 +130,16 @@ def cropped(image: Image.Image, drawn: Drawn) -> Image.Image:
     width, height = max(1, round(drawn.width * image.width)), max(1, round(drawn.height * image.height))
     left, top = round(drawn.left * image.width), round(drawn.top * image.height)
     left, top = min(left, image.width - width), min(top, image.height - height)
-    return image.crop((left, top, left + width, top + height))
+    return cut(image, (left, top, left + width, top + height))
+
+
+def cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Cut a box (left, top, right, bottom) out of an image.
+
+    ``Image.crop`` does the same, and refuses large ones by a limit that belongs to the user's process.
+    """
+    left, top, right, bottom = box
+    return image.resize((right - left, bottom - top), Image.Resampling.NEAREST, box=box)
 
 
 def varied(image: Image.Image, drawn: Drawn) -> Image.Image:

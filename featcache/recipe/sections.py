@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -35,6 +36,24 @@ def _without_nul(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("a path must not contain NUL characters")
     return path
+
+
+MAX_PIXELS = 89_478_485
+"""Default of ``base.max_pixels``: that of Pillow, a quarter of a gigabyte in RGB."""
+
+
+def _as_range(value: Any) -> Any:
+    """Check the values of photos that become 0 and 255."""
+    if isinstance(value, str) and value in ("full", "minmax"):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2:
+        low, high = value
+        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+        if numbers and math.isfinite(high - low) and low < high:
+            return float(low), float(high)
+    raise ValueError(
+        f'range = {value!r}; give "full", "minmax" or [low, high], low below high, such as [0, 4095]'
+    )
 
 
 PlainPath = Annotated[Path, AfterValidator(_without_nul)]
@@ -100,7 +119,12 @@ class DataSettings(Section):
 
 
 class BaseSettings(Section):
-    """The frozen network: which one, up to which layer, and how photos are preprocessed for it."""
+    """The frozen network: which one, up to which layer, and how photos are decoded and preprocessed for it.
+
+    ``range`` says which values of photos with more than 8 bits per channel become 0 and 255,
+    ``color_profile`` whether colours with an embedded profile are converted to sRGB. Photos with more than
+    ``max_pixels`` pixels are refused.
+    """
 
     name: str = "MobileNetV2"
     arguments: dict[str, Any] = {}
@@ -110,6 +134,9 @@ class BaseSettings(Section):
     image_size: Annotated[tuple[Size, Size], BeforeValidator(_as_pair)] = (160, 160)
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = "bilinear"
+    range: Annotated[Literal["full", "minmax"] | tuple[float, float], BeforeValidator(_as_range)] = "full"
+    color_profile: Literal["convert", "ignore"] = "convert"
+    max_pixels: Annotated[int, Field(ge=1, le=2**31, strict=True)] = MAX_PIXELS
     preprocessing: Literal["auto", "rescale", "none"] = "auto"
     seed: Seed = 0
     engine: Literal["auto", "openvino", "tensorflow"] = "auto"

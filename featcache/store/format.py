@@ -39,7 +39,7 @@ LABELS, PATH, SHARD, ROW = "labels", "path", "shard", "row"
 BLOCK_HASHES, ROWS_PER_BLOCK = "features_sha256", "rows_per_block"
 # in a shard: the SHA-256 of DIGEST and VIEW
 KEYS_HASH = "keys_sha256"
-# in a shard, not in those of version 0.1: facts of the photos, their names (an attribute), and the SHA-256 of both
+# in a shard, not in those of version 0.1: facts of the photos, their names, and the SHA-256 of both
 FACTS, FACT_NAMES, FACTS_HASH = "facts", "facts", "facts_sha256"
 # in a split whose photos have several views, a group with FEATURES, SHARD and ROW of all of them, and VIEW
 VIEW_GROUP, AUGMENT = "views", "augment"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featcache.errors import ImageError
-from featcache.images import decode as decoder
+from featcache.images import colour, limits
 from featcache.images.decode import decode
 from featcache.images.scans import count_scans
 
@@ -38,9 +38,9 @@ def test_the_canvas_of_real_webp_files_is_read(tmp_path):
     for lossless in (True, False):
         data = io.BytesIO()
         Image.new("RGB", (300, 200), "red").save(data, "WEBP", lossless=lossless)
-        assert decoder._webp_canvas(data.getvalue()) == (300, 200)
+        assert limits._webp_canvas(data.getvalue()) == (300, 200)
         Image.new("RGBA", (30, 20)).save(data := io.BytesIO(), "WEBP", lossless=lossless)
-        assert decoder._webp_canvas(data.getvalue()) == (30, 20)
+        assert limits._webp_canvas(data.getvalue()) == (30, 20)
 
 
 def progressive(size=(1600, 1200)):
@@ -62,17 +62,17 @@ def test_a_progressive_jpeg_is_decoded_unless_its_scans_are_too_many():
         decode(with_scans(data, 1200), (1200, 1600))
 
 
-def test_a_large_jpeg_is_decoded_reduced_where_a_png_is_refused(monkeypatch):
-    monkeypatch.setattr(decoder, "_BUDGET_BYTES", 12 * 1_000_000)
+def test_a_large_jpeg_is_decoded_reduced_where_a_png_is_refused():
     image = Image.effect_noise((1400, 1000), 50)
     for name, sound in (("JPEG", True), ("PNG", False)):
         data = io.BytesIO()
         image.save(data, name)
         if sound:
-            assert decode(data.getvalue(), (100, 140)).shape == (100, 140, 3)
+            assert decode(data.getvalue(), (100, 140), max_pixels=1_000_000).shape == (100, 140, 3)
         else:
-            with pytest.raises(ImageError, match="1400×1000 pixels are over the limit of 1000000"):
-                decode(data.getvalue(), (100, 140))
+            reason = "1400×1000 pixels are over the limit of 1000000; set base.max_pixels = 1400000 "
+            with pytest.raises(ImageError, match=reason):
+                decode(data.getvalue(), (100, 140), max_pixels=1_000_000)
 
 
 def test_bands_over_white_are_the_same_pixels_as_the_whole():
@@ -80,7 +80,7 @@ def test_bands_over_white_are_the_same_pixels_as_the_whole():
     image = Image.fromarray(rgba)
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     whole = Image.alpha_composite(white, image).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(decoder._over_white(image)), np.asarray(whole))
+    np.testing.assert_array_equal(np.asarray(colour._over_white(image)), np.asarray(whole))
 
 
 def test_scans_are_counted_at_full_size_however_far_the_photo_is_reduced():
@@ -166,4 +166,4 @@ def test_the_largest_photos_stay_within_the_budget(tmp_path, name, side):
     options = {"compress_level": 1} if name == "PNG" else {"lossless": True, "method": 0}
     Image.new("RGBA", (side, side), (9, 9, 9, 9)).save(path, name, **options)
     done = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True)
-    assert side * side * 4 < int(done.stdout) * 1024 < decoder._BUDGET_BYTES
+    assert side * side * 4 < int(done.stdout) * 1024 < limits.BUDGET_BYTES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featcache.images import views as module
-from featcache.images.decode import decode, decode_views
+from featcache.images.decode import Decoding, decode, decode_views
 from featcache.images.table import digest_of
 from featcache.images.views import View, draw, views_of
 from featcache.recipe import AugmentSettings
@@ -41,7 +41,7 @@ def photo(size=(60, 40), kind="PNG", seed=0, **options):
 
 
 def pixels_of(data, views, size=SIZE, **how):
-    return decode_views(data, digest_of(data), views, size, **how)
+    return decode_views(data, digest_of(data), views, Decoding(size, **how)).pixels
 
 
 @given(digest=st.binary(min_size=32, max_size=32), number=st.integers(1, 1000), settings=settings)
@@ -106,12 +106,12 @@ def test_views_are_the_same_in_another_process(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(data)
     child = (
         "import sys, json, hashlib; from pathlib import Path\n"
-        "from featcache.images.decode import decode_views\n"
+        "from featcache.images.decode import Decoding, decode_views\n"
         "from featcache.images.views import views_of\n"
         "from featcache.recipe import AugmentSettings\n"
         "data = Path(sys.argv[1]).read_bytes()\n"
         "views = views_of(AugmentSettings(**json.loads(sys.argv[2])))\n"
-        "pixels = decode_views(data, hashlib.sha256(data).digest(), views, (24, 32))\n"
+        "pixels = decode_views(data, hashlib.sha256(data).digest(), views, Decoding((24, 32))).pixels\n"
         "print([v.key for v in views[1:]], [hashlib.sha256(p.tobytes()).hexdigest() for p in pixels])"
     )
     command = [sys.executable, "-c", child, str(tmp_path / "photo.jpg"), json.dumps(ALL.model_dump())]
@@ -165,7 +165,7 @@ def test_a_turn_keeps_the_centre_and_fills_the_corners_with_reflections():
     view = only(rotation=0.5)
     white = io.BytesIO()
     Image.new("RGB", (50, 30), "white").save(white, "PNG")
-    turned = decode_views(white.getvalue(), b"x" * 32, [view], (30, 50))[0]
+    turned = decode_views(white.getvalue(), b"x" * 32, [view], Decoding((30, 50))).pixels[0]
     assert (turned == 255).all(), "no black comes in from outside"
     data, drawn = a_photo_that_draws(view, lambda drawn: 0.2 < drawn.turn < 0.3)
     plain, turned = (image.astype(int) for image in pixels_of(data, [None, view], (31, 31)))
