@@ -23,6 +23,7 @@ MARGIN_NS = 2_000_000_000
 """Longest step of a file system's clock, in nanoseconds: two seconds, that of FAT."""
 
 _WAIT_SECONDS = 30.0
+_LARGEST = 2**63 - 1  # what SQLite can hold
 _WRITTEN_AT_ONCE = 500
 
 # One row per file, found by its folder: a folder's photos are one query.
@@ -48,7 +49,7 @@ class FileState(NamedTuple):
     modified, changed : int
         Nanoseconds since 1970.
     inode, device : int
-        Modulo 2**63, which is what SQLite can hold.
+        Their lower 63 bits.
     """
 
     size: int
@@ -60,7 +61,7 @@ class FileState(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
         """Return the state that `os.stat` or `os.fstat` describes."""
-        inode, device = status.st_ino % 2**63, status.st_dev % 2**63
+        inode, device = status.st_ino & _LARGEST, status.st_dev & _LARGEST
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode, device)
 
     def settled_at(self, moment: int) -> bool:
@@ -119,8 +120,8 @@ class DigestIndex:
             return found
         for folder, in_folder in _by_folder(paths).items():
             recorded = self._recorded(_key(folder))
-            for path in in_folder if recorded else ():
-                entry = recorded.get(os.fsencode(path.rpartition(os.sep)[2]))
+            for name, path in in_folder if recorded else ():
+                entry = recorded.get(name)
                 if entry is not None and entry[:-1] == _state_of(path):
                     found[path] = entry[-1]
         return found
@@ -153,13 +154,13 @@ class DigestIndex:
             with self._errors_noted("written"), self._opened() as connection, connection:
                 connection.executemany(_INSERT, rows)
 
-    def _recorded(self, folder: bytes) -> dict[bytes, tuple[Any, ...]]:
+    def _recorded(self, folder: bytes) -> dict[str, tuple[Any, ...]]:
         """Return state and digest, as one tuple, of a folder's files by name."""
-        recorded: dict[bytes, tuple[Any, ...]] = {}
+        recorded: dict[str, tuple[Any, ...]] = {}
         if self._path is not None:
             with self._errors_noted("read"), self._opened() as connection:
                 rows = connection.execute(_SELECT, (folder,))
-                recorded = {row[0]: row[1:] for row in rows if len(row[-1]) == 32}
+                recorded = {os.fsdecode(row[0]): row[1:] for row in rows if len(row[-1]) == 32}
         return recorded
 
     @contextlib.contextmanager
@@ -198,14 +199,16 @@ def _key(folder: str) -> bytes:
     return os.fsencode(os.path.abspath(folder))  # noqa: PTH100
 
 
-def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
-    by_folder: dict[str, list[str]] = defaultdict(list)
+def _by_folder(paths: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return name and path of each file, by folder."""
+    by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path in paths:
-        by_folder[os.path.dirname(path)].append(path)  # noqa: PTH120
+        folder, name = os.path.split(path)
+        by_folder[folder].append((name, path))
     return by_folder
 
 
-def _state_of(path: str) -> FileState | None:
+def _state_of(path: str) -> tuple[int, ...] | None:
     try:
         return FileState.of(os.stat(path))  # noqa: PTH116
     except (OSError, ValueError):

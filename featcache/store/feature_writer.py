@@ -119,7 +119,8 @@ def write_feature_file(
     StoreError
         The file cannot be written; what stood there before is still there.
     """
-    names = sorted({locations[key].shard for split in splits.values() for key in split.store_keys()})
+    places = {split: [locations[key] for key in rows.store_keys()] for split, rows in splits.items()}
+    names = sorted({place.shard for found in places.values() for place in found})
     image = io.BytesIO()
     with new_feature_file(image) as file:
         write_contents(file, contents)
@@ -129,7 +130,7 @@ def write_feature_file(
             if rows.digests:
                 group = file.create_group(split)
                 write_rows(group, rows)
-                _write_locations(group, rows, locations, _ShardSources(base_store, names))
+                _write_locations(group, rows, places[split], _ShardSources(base_store, names))
     seal(image)
     remove_left_behind(path.parent)
     write_bytes_whole(path, image.getbuffer())
@@ -185,10 +186,7 @@ class _ShardSources:
         return h5py.VirtualSource(str(path), FEATURES, (self._heights[shard], *self.shape), self.dtype)
 
 
-def _write_locations(
-    group: Any, rows: SplitRows, locations: Mapping[Key, Location], sources: _ShardSources
-) -> None:
-    places = [locations[key] for key in rows.store_keys()]
+def _write_locations(group: Any, rows: SplitRows, places: Sequence[Location], sources: _ShardSources) -> None:
     shape = len(rows.digests), len(rows.views)
     shard = np.array([sources.index[place.shard] for place in places], np.int32).reshape(shape)
     row = np.array([place.row for place in places], np.int64).reshape(shape)
