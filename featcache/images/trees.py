@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featcache.errors import DataError, did_you_mean
 from featcache.images.findings import Finding
-from featcache.images.folders import PHOTO_SUFFIXES, list_folder, may_be_photo, walk
+from featcache.images.folders import PHOTO_SUFFIXES, Siblings, list_folder, may_be_photo, walk
 from featcache.images.rows import SPLITS, FoundPhoto, Notes
 from featcache.images.split_names import (
     DOCUMENTED_NAMES,
@@ -234,15 +234,14 @@ class _Class:
 
 
 def _walk_classes(folder: Path, names: Sequence[str], notes: Notes) -> dict[str, _Class]:
-    real = {name: os.path.realpath(folder / name) for name in names}
+    siblings = Siblings.of(str(folder / name) for name in names)
     classes = {}
     for name in names:
         if is_not_unicode(name):
             raise DataError(
                 f"the class folder {printable(str(folder / name))} has a name that is not UTF-8; rename it"
             )
-        others = {path for path in real.values() if path != real[name]}
-        classes[name] = _describe(str(folder / name), list(walk(str(folder / name), notes, others)))
+        classes[name] = _describe(str(folder / name), list(walk(str(folder / name), notes, siblings)))
     return classes
 
 
