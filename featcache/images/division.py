@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from featcache.images.rows import SPLITS, ImageRow
 from featcache.recipe import DataSettings, SplitShares
@@ -28,7 +27,7 @@ def divide(rows: list[ImageRow], given: set[str], settings: DataSettings) -> lis
     wanted = wanted_splits(given, settings)
     drawn = drawn_splits(given, settings)
     if given == {""}:
-        rows = [replace(row, split=_draw(row, settings.split, settings.seed)) for row in rows]
+        rows = [_in_split(row, _draw(row, settings.split, settings.seed)) for row in rows]
         given = {split for split in SPLITS if getattr(settings.split, split) > 0}
     if "validation" in wanted and "validation" not in given:
         rows = _move(rows, "train", "validation", settings.validation_from_train, settings.seed)
@@ -91,9 +90,7 @@ def keep_in_train(
     if not candidates:
         return rows
     lowest = _lowest_of_each_class(candidates, seed)
-    return [
-        replace(row, split="train") if row.split in drawn and row.digest in lowest else row for row in rows
-    ]
+    return [_in_split(row, "train") if row.split in drawn and row.digest in lowest else row for row in rows]
 
 
 def _lowest_of_each_class(rows: Sequence[ImageRow], seed: int) -> set[bytes]:
@@ -102,6 +99,10 @@ def _lowest_of_each_class(rows: Sequence[ImageRow], seed: int) -> set[bytes]:
         draw = (uniform(row.digest, seed, "train"), row.digest)
         lowest[row.label] = min(draw, lowest.get(row.label, draw))
     return {digest for _, digest in lowest.values()}
+
+
+def _in_split(row: ImageRow, split: str) -> ImageRow:
+    return ImageRow(row.path, row.label, split, row.digest)  # `replace` takes five times as long
 
 
 def _draw(row: ImageRow, shares: SplitShares, seed: int) -> str:
@@ -115,8 +116,6 @@ def _draw(row: ImageRow, shares: SplitShares, seed: int) -> str:
 def _move(rows: list[ImageRow], source: str, target: str, share: float, seed: int) -> list[ImageRow]:
     purpose = f"{target} from {source}"
     return [
-        replace(row, split=target)
-        if row.split == source and uniform(row.digest, seed, purpose) < share
-        else row
+        _in_split(row, target) if row.split == source and uniform(row.digest, seed, purpose) < share else row
         for row in rows
     ]

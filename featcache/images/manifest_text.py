@@ -30,7 +30,7 @@ class ManifestText:
     skipped : int
         Lines in front of `text`: 0 or 1.
     guesses : tuple of str
-        Parts of a sentence: "its encoding as cp1252"; empty for UTF-8 with commas.
+        Parts of a sentence: "as cp1252 text"; empty for UTF-8 with commas.
     """
 
     text: str
@@ -54,9 +54,9 @@ class ManifestText:
             text, separator, skipped = rest, declared[4], 1
         else:
             separator, skipped = _separator_of(first.rstrip("\r")), 0
-        guesses = [] if encoding is None else [f"its encoding as {encoding}"]
+        guesses = [] if encoding is None else [f"as {encoding} text"]
         if separator != ",":
-            guesses.append(f"{_SEPARATORS.get(separator, repr(separator))} as its separators")
+            guesses.append(f"with {_SEPARATORS.get(separator, repr(separator))} as separators")
         return cls(text, separator, skipped, tuple(guesses))
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:

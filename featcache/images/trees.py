@@ -22,8 +22,8 @@ from featcache.images.split_names import (
 from featcache.images.wording import is_not_unicode, printable, some
 
 _AS_SPLITS = (
-    "give the folder that holds train/CLASS and validation/CLASS as data.root, each split's folder as "
-    "data.train, data.validation and data.test, or list the photos in a manifest with a column split"
+    "arrange them as train/CLASS and validation/CLASS in one folder, give data.train, data.validation and "
+    "data.test, or list the photos in a manifest with a column split"
 )
 
 
@@ -32,10 +32,10 @@ def find_in_root(root: Path, notes: Notes) -> list[FoundPhoto]:
     source = f"data.root = {root}"
     list_folder(root, source)
     folder = _innermost(root, stop=lambda name: plain_split(name) is not None)
+    _note_descent(root, folder, notes)
     splits = _split_folders(source, folder, notes)
     if not splits:
-        return find_classes(source, root, "", notes)
-    _note_descent(root, folder, notes)
+        return find_classes(source, folder, "", notes)
     photos: list[FoundPhoto] = []
     for split in SPLITS:
         if split in splits:
@@ -75,6 +75,7 @@ def find_classes(
     _note_photos_beside(inner, files, notes)
     _refuse_splits(source, names)
     classes = _walk_classes(inner, names, notes)
+    _leave_out_nested_copy(source, inner, classes, notes)
     _check_empty(source, inner, classes, split, notes)
     _check_nesting(source, inner, classes, notes)
     return [FoundPhoto(path, name, split) for name, one in classes.items() for path in one.paths]
@@ -286,6 +287,25 @@ def _refuse_splits(source: str, names: Sequence[str]) -> None:
         )
 
 
+def _leave_out_nested_copy(source: str, folder: Path, classes: dict[str, _Class], notes: Notes) -> None:
+    """Look for a class folder that holds folders of the names beside it: a copy of them, or a mistake."""
+    for name, one in list(classes.items()):
+        same = sorted(one.folders & classes.keys())
+        if len(same) < 2 or one.has_photos or 2 * len(same) < len(one.folders):
+            continue
+        if name != folder.resolve().name:
+            raise DataError(
+                f"{source}: {folder / name} lies among the class folders and holds folders of their names, "
+                f"{some(same)}; move its photos into the class folders, or it to another place"
+            )
+        del classes[name]
+        text = (
+            f"{folder / name} is not used: it has the name of the folder around it and holds folders of the "
+            f"same names, {some(same)}. It seems to be a copy of them."
+        )
+        notes.findings.append(Finding("unused_folder", (str(folder / name),), text))
+
+
 def _check_nesting(source: str, folder: Path, classes: Mapping[str, _Class], notes: Notes) -> None:
     """Refuse class folders that hold the same folders and no photos; note those that hold only folders."""
     nested = {name: one.folders for name, one in classes.items() if one.folders and not one.has_photos}
@@ -300,7 +320,7 @@ def _check_nesting(source: str, folder: Path, classes: Mapping[str, _Class], not
         raise DataError(
             f"{source}: the folders {some(alike, 3)} hold no photos but the same folders {some(common, 3)}, "
             f"so it is not clear which of them are the classes. If {some(common, 2)} are, {_AS_SPLITS}; if "
-            f"{some(alike, 2)} are, list the photos in a manifest or move them up into these folders"
+            f"{some(alike, 2)} are, move the photos up into them or list the photos in a manifest"
         )
     if nested and len(nested) == len(classes):
         name = next(iter(nested))
