@@ -33,7 +33,7 @@ Identity = tuple[int, int]
 def photo_files(folder: Path) -> list[str]:
     """Return the paths of all files below a folder that may be photos, sorted.
 
-    Links are followed, each real file is listed once; hidden files and the leftovers of systems are left out.
+    Links are followed, but no folder is listed twice; hidden files and the leftovers of systems are left out.
     The format is not looked at.
 
     Raises
@@ -42,7 +42,7 @@ def photo_files(folder: Path) -> list[str]:
         The folder, or one below it, cannot be read.
     """
     notes = Notes()
-    files = sorted(walk(str(folder), notes))
+    files = sorted([*walk(str(folder), notes), *filter(is_candidate, notes.repeated_links)])
     for path, reason in notes.unreadable:
         raise DataError(f"the folder {path} cannot be read: {reason}; give a folder that you may read")
     return files

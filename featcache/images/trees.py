@@ -11,6 +11,7 @@ from pathlib import Path
 from featcache.errors import DataError, did_you_mean
 from featcache.images.findings import Finding
 from featcache.images.folders import PHOTO_SUFFIXES, Siblings, list_folder, may_be_photo, walk
+from featcache.images.labels import without_case
 from featcache.images.rows import SPLITS, FoundPhoto, Notes
 from featcache.images.split_names import (
     DOCUMENTED_NAMES,
@@ -67,7 +68,8 @@ def find_classes(
         There is no class folder, or the folders are more likely splits than classes.
     """
     list_folder(folder, source)
-    inner = _innermost(folder, stop=lambda name: name in known)
+    labels = set(map(without_case, known))
+    inner = _innermost(folder, stop=lambda name: without_case(name) in labels)
     _note_descent(folder, inner, notes)
     names, files = list_folder(inner)
     if not names:

@@ -254,7 +254,7 @@ def test_levels_are_passed_in_folders_of_their_own(tmp_path):
 
 
 def test_a_split_with_one_nested_class_is_not_passed_through(tmp_path):
-    put(tmp_path, "train/a/x/1", "train/b/y/2", "val/a/x/3", "val/a/z/4")
+    put(tmp_path, "train/a/x/1", "train/b/y/2", "val/A/x/3", "val/A/z/4")
     table = table_of(root=tmp_path)
     assert [row.label for row in table.rows if row.split == "validation"] == ["a", "a"]
 
