@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,12 +49,12 @@ class ManifestText:
             The bytes are not text.
         """
         text, encoding = _decoded(content)
-        first, _, rest = text.partition("\n")
-        declared = first.strip().strip('"').lower()
+        first = re.split(r"\r\n|\r|\n", text, maxsplit=1)
+        declared = first[0].strip().strip('"').lower()
         if declared.startswith("sep=") and len(declared) == 5:
-            text, separator, skipped = rest, declared[4], 1
+            text, separator, skipped = "".join(first[1:]), declared[4], 1
         else:
-            separator, skipped = _separator_of(first.rstrip("\r")), 0
+            separator, skipped = _separator_of(first[0]), 0
         guesses = [] if encoding is None else [f"as {encoding} text"]
         if separator != ",":
             guesses.append(f"with {_SEPARATORS.get(separator, repr(separator))} as separators")

@@ -194,7 +194,7 @@ def test_one_photo_under_two_labels_is_pointed_out(tmp_path):
 # ---- as spreadsheets and other systems write them ------------------------------------------------------
 
 
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(
     ("encoding", "separator", "first", "said"),
     [
