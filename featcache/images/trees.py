@@ -309,26 +309,29 @@ def _leave_out_nested_copy(source: str, folder: Path, classes: dict[str, _Class]
 
 
 def _check_nesting(source: str, folder: Path, classes: Mapping[str, _Class], notes: Notes) -> None:
-    """Refuse class folders that hold the same folders and no photos; note those that hold only folders."""
-    nested = {name: one.folders for name, one in classes.items() if one.folders and not one.has_photos}
-    for name, inside in nested.items():
-        if splits := named_as_splits(sorted(inside)):
+    """Refuse class folders that may be splits, and note those whose photos lie in folders."""
+    nested = {name: one.folders for name, one in classes.items() if one.folders}
+    without = [name for name in nested if not classes[name].has_photos]
+    for name in without:
+        if splits := named_as_splits(sorted(nested[name])):
             raise DataError(
                 f"{source}: class folder {folder / name} holds the split folders {some(splits)}; {_AS_SPLITS}"
             )
     alike = _alike(nested)
     common = sorted({one for name in alike for one in nested[name]})
-    if len(alike) > 1 and len(common) > 1:
+    is_alike = len(alike) > 1 and len(common) > 1
+    if is_alike and not all(classes[name].has_photos for name in alike):
         raise DataError(
-            f"{source}: the folders {some(alike, 3)} hold no photos but the same folders {some(common, 3)}, "
-            f"so it is not clear which of them are the classes. If {some(common, 2)} are, {_AS_SPLITS}; if "
-            f"{some(alike, 2)} are, move the photos up into them or list the photos in a manifest"
+            f"{source}: the folders {some(alike, 3)} hold the same folders {some(common, 3)} and no photos "
+            f"of their own, so it is unclear which are the classes. If {some(common, 2)} are, {_AS_SPLITS}; "
+            f"if {some(alike, 2)} are, move the photos up into them or list the photos in a manifest"
         )
-    if nested and len(nested) == len(classes):
-        name = next(iter(nested))
+    if is_alike or (nested and len(without) == len(classes)):
+        name = alike[0] if is_alike else without[0]
+        what = "the same folders" if is_alike else "no photos themselves, only folders"
         text = (
-            f"the class folders in {folder} hold no photos themselves, only folders, for example "
-            f"{name}{os.sep}{min(nested[name])}: all photos below a class folder are of its class."
+            f"the class folders in {folder} hold {what}, for example {name}{os.sep}{min(nested[name])}: all "
+            "photos below a class folder are of its class."
         )
         notes.findings.append(Finding("nested_classes", tuple(str(folder / one) for one in nested), text))
 
