@@ -100,7 +100,8 @@ def check_splits(
     present = {split: {row.label for row in rows if row.split == split} for split in {*splits, *learned}}
     for split in splits:
         if not present[split]:
-            raise DataError(f"{split} would be empty; {_REMEDY}{_blame(notes)}")
+            instead = ", or use --folds (data.folds) in place of it" if split == "validation" else ""
+            raise DataError(f"{split} would be empty; {_REMEDY}{instead}{_blame(notes)}")
     trained = set().union(*(present[split] for split in learned))
     missing = [label for label in classes if label not in trained]
     if missing:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import DataError
@@ -32,7 +33,7 @@ Identity = tuple[int, int]
 def photo_files(folder: Path) -> list[str]:
     """Return the paths of all files below a folder that may be photos, sorted.
 
-    Links are followed, each real file is listed once; hidden files and the leftovers of systems are left out.
+    Links are followed, but no folder is listed twice; hidden files and the leftovers of systems are left out.
     The format is not looked at.
 
     Raises
@@ -41,7 +42,7 @@ def photo_files(folder: Path) -> list[str]:
         The folder, or one below it, cannot be read.
     """
     notes = Notes()
-    files = sorted(walk(str(folder), notes))
+    files = sorted([*walk(str(folder), notes), *filter(is_candidate, notes.repeated_links)])
     for path, reason in notes.unreadable:
         raise DataError(f"the folder {path} cannot be read: {reason}; give a folder that you may read")
     return files
@@ -94,7 +95,37 @@ def list_folder(folder: Path, source: str | None = None) -> tuple[list[str], lis
     return sorted(folders), sorted(files)
 
 
-def walk(folder: str, notes: Notes, others: Collection[str] = ()) -> Iterator[str]:
+@dataclass(frozen=True)
+class Siblings:
+    """Folders that are walked one after another, so that a link in one of them may lead to another.
+
+    Attributes
+    ----------
+    folders : frozenset of str
+        Their real paths.
+    above : frozenset of str
+        The real paths of all folders above them.
+    """
+
+    folders: frozenset[str]
+    above: frozenset[str]
+
+    @classmethod
+    def of(cls, folders: Iterable[str]) -> Siblings:
+        """Resolve the paths of the folders."""
+        real = [Path(os.path.realpath(folder)) for folder in folders]
+        return cls(frozenset(map(str, real)), frozenset(str(above) for one in real for above in one.parents))
+
+    def own(self, link: str, folder: str) -> bool:
+        """Whether a link to a folder leads to nothing but photos of `folder`."""
+        target = Path(os.path.realpath(link))
+        others = self.folders - {os.path.realpath(folder)}
+        return str(target) not in self.above and not any(
+            str(one) in others for one in (target, *target.parents)
+        )
+
+
+def walk(folder: str, notes: Notes, siblings: Siblings | None = None) -> Iterator[str]:
     """Go through a folder and all below it, following links.
 
     Parameters
@@ -102,16 +133,16 @@ def walk(folder: str, notes: Notes, others: Collection[str] = ()) -> Iterator[st
     folder : str
     notes : Notes
         Receives folders that cannot be read, and in ``repeated_links`` the links that are not followed: to a
-        folder above `folder`, to one of `others` or below it, or to what is listed anyway.
-    others : collection of str
-        Real paths of folders whose photos belong to something else: the other class folders.
+        folder above `folder`, to one of its siblings or below it, or to what is listed anyway.
+    siblings : Siblings, optional
+        The folder itself, and those whose photos belong to something else: the other class folders.
 
     Yields
     ------
     str
         Paths of files; pipes and devices too: reading one fails at once, and it is reported as unreadable.
     """
-    own = os.path.realpath(folder)
+    siblings = siblings or Siblings.of([folder])
     waiting, linked = [folder], list[str]()
     seen: set[Identity] = set()
     files: list[str] = []
@@ -125,7 +156,7 @@ def walk(folder: str, notes: Notes, others: Collection[str] = ()) -> Iterator[st
         except OSError as error:
             notes.unreadable.append((printable(here), why_unreadable(here, error)))
             continue
-        if identity in seen or (is_link and _leads_out(here, own, others)):
+        if identity in seen or (is_link and not siblings.own(here, folder)):
             notes.repeated_links.append(here)
             continue
         seen.add(identity)
@@ -153,14 +184,6 @@ def _first_of_each(links: list[tuple[str, Identity]], files: list[str], notes: N
         else:
             listed.add(target)
             yield path
-
-
-def _leads_out(link: str, own: str, others: Collection[str]) -> bool:
-    """Whether a link leads to a folder above `own` or above one of `others`, or into one of `others`."""
-    target = Path(link).resolve()
-    if any(target in (Path(one), *Path(one).parents) for one in (own, *others)):
-        return True
-    return any(str(above) in others for above in target.parents)
 
 
 def _identities(files: Iterable[str]) -> Iterator[Identity]:

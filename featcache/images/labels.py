@@ -67,9 +67,9 @@ def _case_of_known(
     new: Mapping[str, str], labels: Collection[str], known: Collection[str], notes: Notes
 ) -> dict[str, str]:
     """Return `new` with the labels that train has in another case only."""
-    by_case = _grouped(known, _without_case)
+    by_case = _grouped(known, without_case)
     unknown = sorted(label for label in labels if new.get(label, label) not in known)
-    found = {label: alike[0] for label in unknown if len(alike := by_case.get(_without_case(label), [])) == 1}
+    found = {label: alike[0] for label in unknown if len(alike := by_case.get(without_case(label), [])) == 1}
     if found:
         label, learned = next(iter(found.items()))
         text = (
@@ -81,7 +81,7 @@ def _case_of_known(
 
 
 def _note_case(known: Collection[str], notes: Notes) -> None:
-    alike = [names for names in _grouped(known, _without_case).values() if len(names) > 1]
+    alike = [names for names in _grouped(known, without_case).values() if len(names) > 1]
     if alike:
         text = (
             f"classes differ only in case ({len(alike):,} in all, for example {some(alike[0])}) and stay "
@@ -101,7 +101,8 @@ def _normal(label: str) -> str:
     return " ".join(unicodedata.normalize("NFC", label).split())
 
 
-def _without_case(label: str) -> str:
+def without_case(label: str) -> str:
+    """Return what labels have in common that differ in case, blanks or the form of Unicode."""
     return _normal(label).casefold()
 
 

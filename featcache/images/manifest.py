@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -97,6 +99,7 @@ class _Reader:
 
     def __init__(self, folder: Path, header: Header, skip_missing: bool) -> None:
         self.folder, self.header = folder, header
+        self._prefix = "" if folder == Path() else str(folder)
         self.counts: Counter[str] = Counter()
         self._skip_missing = skip_missing
         self._faults: list[tuple[int, str]] = []
@@ -109,7 +112,8 @@ class _Reader:
             return None
         try:
             row = _columns_of(values, self.header)
-            return FoundPhoto(self._path(row["path"]), row["label"], row.get("split", ""))
+            # interned: a hundred thousand rows have a few labels
+            return FoundPhoto(self._path(row["path"]), sys.intern(row["label"]), row.get("split", ""))
         except _UnusableRowError as reason:
             self._faults.append((line, str(reason)))
             return None
@@ -124,16 +128,17 @@ class _Reader:
         text = f"{source}: {count:,} {'lines' if count > 1 else 'line'} cannot be used. {shown}{more}"
         if self._missing:
             text += (
-                f". {self._missing:,} of the files do not exist: paths are relative to the manifest's "
+                f". Files that do not exist: {self._missing:,}. Paths are relative to the manifest's "
                 f"folder, {self.folder}; correct them, or skip them with --skip-missing "
                 "(data.skip_missing = true)"
             )
         raise DataError(text)
 
     def _path(self, given: str) -> str:
+        usual = self._joined(given)
+        if is_candidate(usual):
+            return usual
         path = self.folder / given
-        if is_candidate(str(path)):
-            return str(path)
         for kind, other in _variants(given):
             if is_candidate(str(self.folder / other)):
                 self.counts[kind] += 1
@@ -150,11 +155,17 @@ class _Reader:
             raise _UnusableRowError(f"{path} {fault}")
         return str(path)
 
+    def _joined(self, given: str) -> str:
+        """Return the path as `Path` would write it, which takes half of the time of reading a manifest."""
+        if os.sep != "/" or "./" in given or "//" in given or given.endswith("/"):
+            return str(self.folder / given)
+        return os.path.join(self._prefix, given)  # noqa: PTH118
+
 
 def _columns_of(values: Sequence[str], header: Header) -> dict[str, str]:
     """Return path, label and, if there is one, split of a row."""
     columns = len(header.names)
-    if any(value.strip() for value in values[columns:]):
+    if len(values) > columns and any(value.strip() for value in values[columns:]):
         raise _UnusableRowError("more values than columns; put a path with a comma into double quotes")
     row = {name: values[index].strip() for name, index in header.where.items() if index < len(values)}
     if any("\n" in value for value in row.values()):
@@ -213,7 +224,7 @@ def _note(source: str, text: ManifestText, reader: _Reader, notes: Notes) -> Non
     """Say what was guessed and what was left out."""
     counts, unused = reader.counts, reader.header.unused
     said: list[tuple[Kind, bool, str]] = [
-        ("manifest_guess", bool(text.guesses), f"{source} was read with {' and '.join(text.guesses)}."),
+        ("manifest_guess", bool(text.guesses), f"{source} was read {' and '.join(text.guesses)}."),
         (
             "manifest_guess",
             counts["backslashes"] > 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class ManifestText:
     skipped : int
         Lines in front of `text`: 0 or 1.
     guesses : tuple of str
-        Parts of a sentence: "its encoding as cp1252"; empty for UTF-8 with commas.
+        Parts of a sentence: "as cp1252 text"; empty for UTF-8 with commas.
     """
 
     text: str
@@ -48,15 +49,15 @@ class ManifestText:
             The bytes are not text.
         """
         text, encoding = _decoded(content)
-        first, _, rest = text.partition("\n")
-        declared = first.strip().strip('"').lower()
+        first = re.split(r"\r\n|\r|\n", text, maxsplit=1)
+        declared = first[0].strip().strip('"').lower()
         if declared.startswith("sep=") and len(declared) == 5:
-            text, separator, skipped = rest, declared[4], 1
+            text, separator, skipped = "".join(first[1:]), declared[4], 1
         else:
-            separator, skipped = _separator_of(first.rstrip("\r")), 0
-        guesses = [] if encoding is None else [f"its encoding as {encoding}"]
+            separator, skipped = _separator_of(first[0]), 0
+        guesses = [] if encoding is None else [f"as {encoding} text"]
         if separator != ",":
-            guesses.append(f"{_SEPARATORS.get(separator, repr(separator))} as its separators")
+            guesses.append(f"with {_SEPARATORS.get(separator, repr(separator))} as separators")
         return cls(text, separator, skipped, tuple(guesses))
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:

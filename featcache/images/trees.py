@@ -10,7 +10,8 @@ from pathlib import Path
 
 from featcache.errors import DataError, did_you_mean
 from featcache.images.findings import Finding
-from featcache.images.folders import PHOTO_SUFFIXES, list_folder, may_be_photo, walk
+from featcache.images.folders import PHOTO_SUFFIXES, Siblings, list_folder, may_be_photo, walk
+from featcache.images.labels import without_case
 from featcache.images.rows import SPLITS, FoundPhoto, Notes
 from featcache.images.split_names import (
     DOCUMENTED_NAMES,
@@ -22,8 +23,8 @@ from featcache.images.split_names import (
 from featcache.images.wording import is_not_unicode, printable, some
 
 _AS_SPLITS = (
-    "give the folder that holds train/CLASS and validation/CLASS as data.root, each split's folder as "
-    "data.train, data.validation and data.test, or list the photos in a manifest with a column split"
+    "arrange them as train/CLASS and validation/CLASS in one folder, give data.train, data.validation and "
+    "data.test, or list the photos in a manifest with a column split"
 )
 
 
@@ -32,10 +33,10 @@ def find_in_root(root: Path, notes: Notes) -> list[FoundPhoto]:
     source = f"data.root = {root}"
     list_folder(root, source)
     folder = _innermost(root, stop=lambda name: plain_split(name) is not None)
+    _note_descent(root, folder, notes)
     splits = _split_folders(source, folder, notes)
     if not splits:
-        return find_classes(source, root, "", notes)
-    _note_descent(root, folder, notes)
+        return find_classes(source, folder, "", notes)
     photos: list[FoundPhoto] = []
     for split in SPLITS:
         if split in splits:
@@ -67,7 +68,8 @@ def find_classes(
         There is no class folder, or the folders are more likely splits than classes.
     """
     list_folder(folder, source)
-    inner = _innermost(folder, stop=lambda name: name in known)
+    labels = set(map(without_case, known))
+    inner = _innermost(folder, stop=lambda name: without_case(name) in labels)
     _note_descent(folder, inner, notes)
     names, files = list_folder(inner)
     if not names:
@@ -75,6 +77,7 @@ def find_classes(
     _note_photos_beside(inner, files, notes)
     _refuse_splits(source, names)
     classes = _walk_classes(inner, names, notes)
+    _leave_out_nested_copy(source, inner, classes, notes)
     _check_empty(source, inner, classes, split, notes)
     _check_nesting(source, inner, classes, notes)
     return [FoundPhoto(path, name, split) for name, one in classes.items() for path in one.paths]
@@ -234,15 +237,14 @@ class _Class:
 
 
 def _walk_classes(folder: Path, names: Sequence[str], notes: Notes) -> dict[str, _Class]:
-    real = {name: os.path.realpath(folder / name) for name in names}
+    siblings = Siblings.of(str(folder / name) for name in names)
     classes = {}
     for name in names:
         if is_not_unicode(name):
             raise DataError(
                 f"the class folder {printable(str(folder / name))} has a name that is not UTF-8; rename it"
             )
-        others = {path for path in real.values() if path != real[name]}
-        classes[name] = _describe(str(folder / name), list(walk(str(folder / name), notes, others)))
+        classes[name] = _describe(str(folder / name), list(walk(str(folder / name), notes, siblings)))
     return classes
 
 
@@ -287,27 +289,49 @@ def _refuse_splits(source: str, names: Sequence[str]) -> None:
         )
 
 
+def _leave_out_nested_copy(source: str, folder: Path, classes: dict[str, _Class], notes: Notes) -> None:
+    """Look for a class folder that holds folders of the names beside it: a copy of them, or a mistake."""
+    for name, one in list(classes.items()):
+        same = sorted(one.folders & classes.keys())
+        if len(same) < 2 or one.has_photos or 2 * len(same) < len(one.folders):
+            continue
+        if name != folder.resolve().name:
+            raise DataError(
+                f"{source}: {folder / name} lies among the class folders and holds folders of their names, "
+                f"{some(same)}; move its photos into the class folders, or it to another place"
+            )
+        del classes[name]
+        text = (
+            f"{folder / name} is not used: it has the name of the folder around it and holds folders of the "
+            f"same names, {some(same)}. It seems to be a copy of them."
+        )
+        notes.findings.append(Finding("unused_folder", (str(folder / name),), text))
+
+
 def _check_nesting(source: str, folder: Path, classes: Mapping[str, _Class], notes: Notes) -> None:
-    """Refuse class folders that hold the same folders and no photos; note those that hold only folders."""
-    nested = {name: one.folders for name, one in classes.items() if one.folders and not one.has_photos}
-    for name, inside in nested.items():
-        if splits := named_as_splits(sorted(inside)):
+    """Refuse class folders that may be splits, and note those whose photos lie in folders."""
+    nested = {name: one.folders for name, one in classes.items() if one.folders}
+    without = [name for name in nested if not classes[name].has_photos]
+    for name in without:
+        if splits := named_as_splits(sorted(nested[name])):
             raise DataError(
                 f"{source}: class folder {folder / name} holds the split folders {some(splits)}; {_AS_SPLITS}"
             )
     alike = _alike(nested)
     common = sorted({one for name in alike for one in nested[name]})
-    if len(alike) > 1 and len(common) > 1:
+    is_alike = len(alike) > 1 and len(common) > 1
+    if is_alike and not all(classes[name].has_photos for name in alike):
         raise DataError(
-            f"{source}: the folders {some(alike, 3)} hold no photos but the same folders {some(common, 3)}, "
-            f"so it is not clear which of them are the classes. If {some(common, 2)} are, {_AS_SPLITS}; if "
-            f"{some(alike, 2)} are, list the photos in a manifest or move them up into these folders"
+            f"{source}: the folders {some(alike, 3)} hold the same folders {some(common, 3)} and no photos "
+            f"of their own, so it is unclear which are the classes. If {some(common, 2)} are, {_AS_SPLITS}; "
+            f"if {some(alike, 2)} are, move the photos up into them or list the photos in a manifest"
         )
-    if nested and len(nested) == len(classes):
-        name = next(iter(nested))
+    if is_alike or (nested and len(without) == len(classes)):
+        name = alike[0] if is_alike else without[0]
+        what = "the same folders" if is_alike else "no photos themselves, only folders"
         text = (
-            f"the class folders in {folder} hold no photos themselves, only folders, for example "
-            f"{name}{os.sep}{min(nested[name])}: all photos below a class folder are of its class."
+            f"the class folders in {folder} hold {what}, for example {name}{os.sep}{min(nested[name])}: all "
+            "photos below a class folder are of its class."
         )
         notes.findings.append(Finding("nested_classes", tuple(str(folder / one) for one in nested), text))
 

@@ -69,6 +69,14 @@ def test_photo_files_are_all_candidates_below_a_folder(tmp_path):
         photo_files(tmp_path / "nowhere")
 
 
+def test_photo_files_lists_links_to_photos_too_and_folders_once(tmp_path):
+    put(tmp_path, "in/a/1.jpg", "out.jpg")
+    (tmp_path / "in/link.jpg").symlink_to(tmp_path / "in/a/1.jpg")
+    (tmp_path / "in/again").symlink_to("a")
+    (tmp_path / "in/up").symlink_to("..")
+    assert photo_files(tmp_path / "in") == [str(tmp_path / name) for name in ("in/a/1.jpg", "in/link.jpg")]
+
+
 @pytest.mark.parametrize("target", ["..", "../..", "../blue", "../blue/deep", "../../red"])
 def test_links_to_folders_above_or_of_other_classes_count_no_photo_twice(tmp_path, target):
     photos = put(tmp_path / "photos", "red/1", "red/2", "blue/3", "blue/deep/4")

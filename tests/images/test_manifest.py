@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from conftest import run_cli
 from small_sets import kinds, manifest, many, put, refusal, splits_of, table_of
 
 from featcache.images import manifest as module
@@ -151,7 +153,7 @@ def test_all_bad_lines_are_counted_and_the_first_are_shown(tmp_path):
     assert all(f"line {number}: " in message for number in range(6, 11))
     assert "line 11" not in message
     assert "and 5 more" in message
-    assert "8 of the files do not exist" in message
+    assert "Files that do not exist: 8." in message
     assert "--skip-missing" in message
 
 
@@ -192,16 +194,16 @@ def test_one_photo_under_two_labels_is_pointed_out(tmp_path):
 # ---- as spreadsheets and other systems write them ------------------------------------------------------
 
 
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(
     ("encoding", "separator", "first", "said"),
     [
-        ("cp1252", ",", "", ["encoding as cp1252"]),
+        ("cp1252", ",", "", ["as cp1252"]),
         ("utf-8", ";", "", ["semicolons"]),
         ("utf-8", "\t", "", ["tabs"]),
-        ("cp1252", ";", "", ["encoding as cp1252", "semicolons"]),
-        ("utf-16", "\t", "", ["encoding as utf-16", "tabs"]),
-        ("utf-16-be", ";", "", ["encoding as utf-16-be"]),
+        ("cp1252", ";", "", ["as cp1252", "semicolons"]),
+        ("utf-16", "\t", "", ["as utf-16", "tabs"]),
+        ("utf-16-be", ";", "", ["as utf-16-be"]),
         ("utf-8-sig", ";", "sep=;", ["semicolons"]),
         ("utf-8-sig", ",", "", []),
     ],
@@ -261,3 +263,21 @@ def test_other_columns_are_named(tmp_path):
     table = table_of(manifest=manifest(tmp_path, text), split=ALL_TRAIN)
     assert kinds(table) == ["unused_columns"]
     assert "'Subset' says the split, rename it" in table.warnings[0]
+
+
+def test_the_command_line_skips_missing_files(tmp_path):
+    file = with_lines(tmp_path, "lost,a")
+    refused = run_cli("info", file)
+    assert refused.returncode == 1
+    assert "--skip-missing" in refused.stderr
+    told = run_cli(
+        "info",
+        file,
+        "--skip-missing",
+        "--json",
+        "--set",
+        "data.split.train=1.0",
+        "--set",
+        "data.split.validation=0.0",
+    )
+    assert json.loads(told.stdout)["photos"] == {"train": 4}

@@ -166,7 +166,7 @@ def test_classes_with_words_of_splits_stay_classes(tmp_path, classes):
 
 def test_a_nested_class_of_railway_trains_beside_alike_ones_is_not_a_split(tmp_path):
     put(tmp_path, "train/day/1", "train/night/2", "bus/day/3", "bus/night/4")
-    assert "not clear which of them are the classes" in refusal(root=tmp_path)
+    assert "unclear which are the classes" in refusal(root=tmp_path)
 
 
 def test_an_unlabelled_test_folder_is_not_used(tmp_path):
@@ -182,13 +182,14 @@ def test_an_unlabelled_test_folder_is_not_used(tmp_path):
     ("paths", "complaints"),
     [
         (["cats_train/1", "cats_test/2", "dogs_train/3", "dogs_test/4"], ["cats_train", "names of splits"]),
-        (["seg_train/a/1", "seg_train/b/2", "seg_test/c/3", "seg_test/d/4"], ["seg_train", "data.root"]),
+        (["seg_train/a/1", "seg_train/b/2", "seg_test/c/3", "seg_test/d/4"], ["seg_train", "data.train"]),
         (["part1/a/1", "part1/b/2", "part2/a/3", "part2/b/4"], ["'part1', 'part2'", "'a', 'b'", "manifest"]),
-        (["part1/a/1", "part1/b/2", "part2/a/3"], ["not clear"]),
-        (["a/raw/1", "a/edited/2", "b/raw/3", "b/edited/4"], ["not clear", "move them up"]),
+        (["part1/a/1", "part1/b/2", "part2/a/3"], ["unclear which"]),
+        (["part1/a/1", "part1/b/2", "part1/stray.jpg", "part2/a/3", "part2/b/4"], ["unclear which"]),
+        (["a/raw/1", "a/edited/2", "b/raw/3", "b/edited/4"], ["unclear which", "move the photos up"]),
         (["a/train/1", "a/test/2", "b/train/3", "b/test/4"], ["split folders 'test', 'train'"]),
-        (["data/train/a/1", "data/test/a/2", "other/3"], ["split folders 'test', 'train'", "data.root"]),
-        (["trainval/a/1", "trainval/b/2", "test/a/3", "test/b/4"], ["not clear"]),
+        (["data/train/a/1", "data/test/a/2", "other/3"], ["split folders 'test', 'train'", "data.train"]),
+        (["trainval/a/1", "trainval/b/2", "test/a/3", "test/b/4"], ["unclear which"]),
         (["train/1.jpg", "test/2.jpg"], ["holds no class folder", "manifest"]),
         (["val/1.jpg", "test/2.jpg"], ["no folder train"]),
         (["train/a/1", "train/b/2", "training_set/a/3"], ["both train and training_set"]),
@@ -221,11 +222,12 @@ def test_one_folder_of_the_same_name_in_every_class_is_no_doubt(tmp_path):
     assert table.classes == ("a", "b", "c")
 
 
-def test_folders_beside_photos_of_the_class_are_no_doubt(tmp_path):
+def test_the_same_folders_beside_photos_of_the_class_are_pointed_out(tmp_path):
     put(tmp_path, "a/1.jpg", "a/raw/2", "a/edited/3", "b/4.jpg", "b/raw/5", "b/edited/6")
     table = table_of(root=tmp_path, split={"train": 1.0, "validation": 0.0, "test": 0.0})
     assert table.classes == ("a", "b")
-    assert table.findings == ()
+    assert kinds(table) == ["nested_classes"]
+    assert "the same folders" in table.warnings[0]
 
 
 # ---- levels --------------------------------------------------------------------------------------------
@@ -254,7 +256,7 @@ def test_levels_are_passed_in_folders_of_their_own(tmp_path):
 
 
 def test_a_split_with_one_nested_class_is_not_passed_through(tmp_path):
-    put(tmp_path, "train/a/x/1", "train/b/y/2", "val/a/x/3", "val/a/z/4")
+    put(tmp_path, "train/a/x/1", "train/b/y/2", "val/A/x/3", "val/A/z/4")
     table = table_of(root=tmp_path)
     assert [row.label for row in table.rows if row.split == "validation"] == ["a", "a"]
 
@@ -289,3 +291,20 @@ def test_a_validation_of_empty_class_folders_is_not_replaced_by_a_draw(tmp_path)
     for label in "ab":
         (tmp_path / "val" / label).mkdir(parents=True)
     assert "none of its 2 class folders holds a file" in refusal(root=tmp_path)
+
+
+# ---- class folders among class folders -----------------------------------------------------------------
+
+
+def test_a_second_copy_of_all_class_folders_is_not_used(tmp_path):
+    put(tmp_path, "cells/a/1", "cells/b/2", "cells/cells/a/1", "cells/cells/b/2")
+    table = table_of(root=tmp_path / "cells", split={"train": 1.0, "validation": 0.0, "test": 0.0})
+    assert table.classes == ("a", "b")
+    assert len(table.rows) == 2
+    assert [finding.photos for finding in table.findings] == [(str(tmp_path / "cells/cells"),)]
+
+
+def test_class_folders_in_a_folder_among_them_are_refused(tmp_path):
+    message = refusal(root=put(tmp_path, "a/1", "b/2", "more/a/3", "more/b/4"))
+    assert str(tmp_path / "more") in message
+    assert "'a', 'b'" in message
