@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 from featcache.images.colour import TRANSPARENCY_IGNORED, Colours
 from featcache.images.findings import Finding, Kind
 from featcache.images.formats import FORMATS
+from featcache.images.tiff import NEW_SUBFILE_TYPE
 from featcache.images.views import cut
 
 FACTS = (
@@ -56,7 +57,7 @@ _OPPONENTS = np.array([[1, 0.5], [-1, 0.5], [0, -1]], np.float32)
 _LEVELS = np.arange(256.0)
 _SMALL_SPREAD = 64
 # Bits of TIFF's NewSubfileType: a reduced version of another page, a transparency mask.
-_NEW_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101
+_REDUCED_OR_MASK = 0b101
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _pages_of_tiff(image: Image.Image, pixels: int) -> tuple[int, int]:
             image.seek(number)
         except EOFError:
             break
-        if not int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & _REDUCED_OR_MASK:
+        if not int(image.tag_v2.get(NEW_SUBFILE_TYPE, 0)) & _REDUCED_OR_MASK:
             frames, largest = frames + 1, max(largest, image.width * image.height)
     return frames, largest
 
