@@ -221,7 +221,8 @@ def _to_eight_bits(deep: _Deep, range_: Range) -> Image.Image:
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     scaled = (values.astype(np.float32) - low) * (255 / (high - low) if high > low else 0.0)
-    return np.nan_to_num(scaled, posinf=255.0).round().clip(0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.nan_to_num(scaled, posinf=255.0).round().clip(0, 255).astype(np.uint8)
+    return levels
 
 
 def _limits(deep: _Deep, range_: Range) -> tuple[float, float]:

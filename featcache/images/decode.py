@@ -265,7 +265,7 @@ class _EncodedPhoto:
         if (upright.width > upright.height) != (full[0] > full[1]):
             full = full[1], full[0]
         self._profile = colours.profile
-        self._facts = file_facts(image, self._kind, full, colours)
+        self._facts = file_facts(image, self._kind, data, full, colours)
         return upright
 
 

@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 
 from featcache.images.colour import TRANSPARENCY_IGNORED, Colours
 from featcache.images.findings import Finding, Kind
-from featcache.images.formats import FORMATS
+from featcache.images.formats import FORMATS, open_image
 from featcache.images.tiff import NEW_SUBFILE_TYPE
 from featcache.images.views import cut
 
@@ -75,21 +75,24 @@ class FileFacts:
     transparency: int
 
 
-def file_facts(image: Image.Image, kind: str, size: tuple[int, int], colours: Colours) -> FileFacts:
-    """Return the facts of a file whose first frame has been loaded; its further frames are visited.
+def file_facts(
+    image: Image.Image, kind: str, data: bytes, size: tuple[int, int], colours: Colours
+) -> FileFacts:
+    """Return the facts of a file whose first frame has been loaded; its further frames are not decoded.
 
     Parameters
     ----------
     image : Image
-        Left at another frame.
     kind : str
         The format.
+    data : bytes
+        The file.
     size : (int, int)
         Width and height of the photo, upright and not reduced.
     colours : Colours
     """
     channels = 3 if image.mode == "P" else len(image.getbands())
-    frames, largest = _pages(image, kind, size[0] * size[1])
+    frames, largest = _pages(image, kind, data, size[0] * size[1])
     return FileFacts(
         *size,
         FORMATS.index(kind),
@@ -102,12 +105,13 @@ def file_facts(image: Image.Image, kind: str, size: tuple[int, int], colours: Co
     )
 
 
-def _pages(image: Image.Image, kind: str, pixels: int) -> tuple[int, int]:
+def _pages(image: Image.Image, kind: str, data: bytes, pixels: int) -> tuple[int, int]:
     """Return the number of frames, and the pixels of the largest one."""
     try:
         if kind != "TIFF":
             return min(getattr(image, "n_frames", 1), _MOST_FRAMES), pixels
-        return _pages_of_tiff(image, pixels)
+        with open_image(kind, data) as again:  # the pixels of the first page stay what they are
+            return _pages_of_tiff(again, pixels)
     except Exception:  # noqa: BLE001
         # A damaged further frame raises anything at all, and the first one is good.
         return 1, pixels
