@@ -14,7 +14,12 @@ from featcache.images.wording import is_not_unicode, printable, some, why_unread
 # Left behind by Windows and by macOS archives; hidden files are ignored as well.
 IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+PHOTO_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
+        *(".avif", ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
 
 
 def photo_files(folder: Path) -> list[str]:

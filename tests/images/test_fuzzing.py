@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 from fuzzing import mutations, outcomes
-from PIL import Image
 from small_photos import deep_png, encode, quarters, tiff
 
 from featcache.images.decode import decode
@@ -30,9 +29,7 @@ GOOD = {
     "plain ppm": lambda: b"P3 8 8 255\n" + b"12 34 56 " * 64,
     "png of 16 bits": lambda: deep_png(np.stack([RAMP] * 3, -1)),
     "tiff where zero is white": lambda: tiff(RAMP, 0),
-    "tiff of pages": lambda: encode(
-        quarters(), "TIFF", save_all=True, append_images=[Image.new("L", (9, 9))]
-    ),
+    "tiff of pages": lambda: encode(quarters(), "TIFF", save_all=True, append_images=[quarters(9, 9)]),
     "jpeg with a profile": lambda: encode(quarters(), "JPEG", icc_profile=_profile()),
 }
 
