@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +61,7 @@ _SMALL_SPREAD = 64
 _REDUCED_OR_MASK = 0b101
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(NamedTuple):
     """The facts of a photo's file, as `FACTS` names them, except for its orientation."""
 
     width: int
@@ -131,7 +131,7 @@ def _pages_of_tiff(image: Image.Image, pixels: int) -> tuple[int, int]:
 
 
 def photo_facts(file: FileFacts, photo: Image.Image, bars: bool = False) -> NDArray[np.float32]:
-    """Return the `FACTS` of a photo, in about an eighth of a millisecond for 160×160 pixels.
+    """Return the `FACTS` of a photo, in less than 0.3 ms for 160×160 pixels.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def photo_facts(file: FileFacts, photo: Image.Image, bars: bool = False) -> NDAr
         *(mean, present[0], present[-1], len(present), spread, contrast),
         *(_laplacian_variance(np.asarray(luma)), _colourfulness(inner)),
     )
-    return np.array((*astuple(file), *measured), np.float32)
+    return np.array((*file, *measured), np.float32)
 
 
 def _without_bars(photo: Image.Image, width: int, height: int) -> Image.Image:
@@ -174,7 +174,10 @@ def _laplacian_variance(luma: NDArray[np.uint8]) -> float:
         return 0.0
     wide = luma.astype(np.int16)
     above, centre, below = wide[:-2:2, 1:-1], wide[1:-1:2], wide[2::2, 1:-1]
-    edges = above + below + centre[:, :-2] + centre[:, 2:] - 4 * centre[:, 1:-1]
+    edges = above + below
+    edges += centre[:, :-2]
+    edges += centre[:, 2:]
+    edges -= 4 * centre[:, 1:-1]
     flat = edges.ravel().astype(np.float32)
     return max(0.0, float(flat @ flat) / flat.size - float(flat.mean()) ** 2)
 
@@ -183,9 +186,10 @@ def _colourfulness(photo: Image.Image) -> float:
     side = min(photo.width, _COLOUR_SIDE), min(photo.height, _COLOUR_SIDE)
     sample = np.asarray(photo.resize(side, Image.Resampling.NEAREST)).reshape(-1, 3).astype(np.float32)
     opponents = sample @ _OPPONENTS
-    mean = opponents.mean(axis=0)
-    variance = np.square(opponents - mean).mean(axis=0)
-    return float(variance.sum() ** 0.5 + 0.3 * np.hypot(*mean))
+    # products are an eighth of the time of reductions along the short axis
+    first, second = np.ones(len(sample), np.float32) @ opponents / len(sample)
+    variance = float(np.vdot(opponents, opponents)) / len(sample) - float(first**2 + second**2)
+    return math.sqrt(max(0.0, variance)) + 0.3 * math.hypot(first, second)
 
 
 # ---- findings --------------------------------------------------------------------------------------------
