@@ -19,7 +19,7 @@ from featcache.extraction.rows import PlainPhotos, key_of
 from featcache.featurize import Photo
 from featcache.images.index import INDEX_FILE, DigestIndex
 from featcache.images.source import why_not_opened
-from featcache.recipe import BaseSettings, default_cache
+from featcache.recipe import MAX_PIXELS, BaseSettings, default_cache
 from featcache.store.base_store import Store
 from featcache.store.plan import Key
 
@@ -46,6 +46,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Where the network is cut; default: its last layer.
     resize, interpolation, preprocessing : str
         As in a recipe's ``[base]``.
+    range, color_profile, max_pixels
+        As in a recipe's ``[base]``; a range is "full", "minmax" or a pair of numbers.
     engine, precision, dtype : str
         As in a recipe's ``[base]``.
     arguments : dict, optional
@@ -72,6 +74,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         resize: str = "stretch",
         interpolation: str = "bilinear",
         preprocessing: str = "auto",
+        range: str | tuple[float, float] = "full",  # noqa: A002
+        color_profile: str = "convert",
+        max_pixels: int = MAX_PIXELS,
         arguments: dict[str, Any] | None = None,
         engine: str = "auto",
         precision: str = "auto",
@@ -87,6 +92,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.resize = resize
         self.interpolation = interpolation
         self.preprocessing = preprocessing
+        self.range = range
+        self.color_profile = color_profile
+        self.max_pixels = max_pixels
         self.arguments = arguments
         self.engine = engine
         self.precision = precision

@@ -308,6 +308,8 @@ def _write_facts(folder: Path, result: Export, model: Model, source: ExportPhoto
             "channels": "RGB",
             "resize": model.settings.resize,
             "interpolation": model.settings.interpolation,
+            "range": model.settings.range,
+            "color_profile": model.settings.color_profile,
         },
         "output": {"name": "probabilities", "shape": [len(model.classes)], "dtype": "float32"},
         "base": model.spec.to_json(),

@@ -20,10 +20,11 @@ Range = str | tuple[float, float]
 
 OPAQUE, TRANSPARENT, TRANSPARENCY_IGNORED = 0, 1, 2
 
-# Rows that are laid over white at a time, which bounds the memory of the copies.
+# Rows that are scaled or laid over white at a time, which bounds the memory of the copies.
 _BAND_ROWS = 512
 # Above this, the high byte of 16 bit colour says enough of its highest value.
 _DARK = 64
+_MOST_DARK_PIXELS = 30_000_000
 # Pillow reads the high byte of 16 bit colour. With the other byte order it reads the low one, and from grey
 # with alpha, taken as four bytes, both.
 _OTHER_BYTE = {
@@ -104,6 +105,8 @@ def to_rgb(
         The samples have no fixed range, and `range_` gives none.
     """
     bits, highest = bits_of(image, kind, data), 0.0
+    if image.info.get("maxval", 255) < 255:
+        image = image.point(_scaled_from(image.info["maxval"]) * len(image.getbands()))
     profile = image.info.get("icc_profile") if convert else None
     deep = _deep_samples(image, kind, data, bits, range_)
     if deep is not None:
@@ -127,17 +130,31 @@ def bits_of(image: Image.Image, kind: str, data: bytes) -> int:
         return tiff.facts_of(data).bits
     if image.mode == "1":
         return 1
+    if "maxval" in image.info:
+        return int(image.info["maxval"]).bit_length()
     return 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8
 
 
 def _deep_samples(image: Image.Image, kind: str, data: bytes, bits: int, range_: Range) -> _Deep | None:
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image, kind, data)
-    if bits == 16 and image.mode in ("RGB", "RGBA"):
-        bright = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
-        if range_ != "full" or "transparency" in image.info or bright < _DARK:
-            return _deep_colour(image, kind, data)
+    if needs_both_bytes(image, bits, range_) or _is_dark_colour(image, bits):
+        return _deep_colour(image, kind, data)
     return None
+
+
+def needs_both_bytes(image: Image.Image, bits: int, range_: Range) -> bool:
+    """Whether the high bytes of a photo's 16 bit colour are not enough; reading both takes memory."""
+    if bits <= 8 or image.mode not in ("RGB", "RGBA"):
+        return False
+    return range_ != "full" or "transparency" in image.info or "maxval" in image.info
+
+
+def _is_dark_colour(image: Image.Image, bits: int) -> bool:
+    """Whether 16 bit colour holds so small values that the highest one is to be known."""
+    if bits != 16 or image.mode not in ("RGB", "RGBA") or image.width * image.height > _MOST_DARK_PIXELS:
+        return False
+    return max(high for _, high in image.getextrema()[:3]) < _DARK  # type: ignore[misc]
 
 
 def _deep_grey(image: Image.Image, kind: str, data: bytes) -> _Deep:
@@ -145,13 +162,14 @@ def _deep_grey(image: Image.Image, kind: str, data: bytes) -> _Deep:
     key = image.info.get("transparency")
     alpha = None if key is None else np.where(values == key, 0, 255).astype(np.uint8)
     if kind != "TIFF":
-        return _Deep(values, alpha, None if image.mode == "F" else (0, 65535), "32 bit floating point")
+        full = None if image.mode == "F" else (0, image.info.get("maxval", 65535))
+        return _Deep(values, alpha, full, "32 bit floating point")
     facts = tiff.facts_of(data)
     what = f"{'signed ' if facts.signed else ''}{facts.bits} bit{' floating point' if facts.floating else ''}"
     if facts.signed or facts.floating or facts.bits > 16:
         return _Deep(-values if facts.white_is_zero else values, None, None, what)
-    full = (1 << facts.bits) - 1
-    return _Deep(full - values if facts.white_is_zero else values, None, (0, full), what)
+    largest = (1 << facts.bits) - 1
+    return _Deep(largest - values if facts.white_is_zero else values, None, (0, largest), what)
 
 
 def _deep_colour(image: Image.Image, kind: str, data: bytes) -> _Deep:
@@ -167,7 +185,7 @@ def _deep_colour(image: Image.Image, kind: str, data: bytes) -> _Deep:
         alpha = np.where((values == key).all(axis=-1), 0, 255).astype(np.uint8)
     if kind == "TIFF" and tiff.facts_of(data).extra is None:
         alpha = None
-    return _Deep(values, alpha, (0, 65535), "16 bit")
+    return _Deep(values, alpha, (0, image.info.get("maxval", 65535)), "16 bit")
 
 
 def _low_bytes(kind: str, data: bytes) -> NDArray[np.uint8]:
@@ -192,12 +210,19 @@ def _to_eight_bits(deep: _Deep, range_: Range) -> Image.Image:
     if (low, high) == (0, 65535):
         levels = (deep.values >> 8).astype(np.uint8)  # as Pillow does for 16 bit colour
     else:
-        scaled = (deep.values.astype(np.float32) - low) * (255 / (high - low) if high > low else 0.0)
-        levels = np.nan_to_num(scaled, posinf=255.0).round().clip(0, 255).astype(np.uint8)
+        levels = np.empty(deep.values.shape, np.uint8)
+        for top in range(0, len(levels), _BAND_ROWS):
+            levels[top : top + _BAND_ROWS] = _scaled(deep.values[top : top + _BAND_ROWS], low, high)
     image = Image.fromarray(levels)
     if deep.alpha is not None:
         image.putalpha(Image.fromarray(np.ascontiguousarray(deep.alpha)))
     return image
+
+
+def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values.astype(np.float32) - low) * (255 / (high - low) if high > low else 0.0)
+    levels: NDArray[np.uint8] = np.nan_to_num(scaled, posinf=255.0).round().clip(0, 255).astype(np.uint8)
+    return levels
 
 
 def _limits(deep: _Deep, range_: Range) -> tuple[float, float]:
@@ -212,6 +237,11 @@ def _limits(deep: _Deep, range_: Range) -> tuple[float, float]:
             "with 8 or 16 bit"
         )
     return deep.full
+
+
+def _scaled_from(largest: int) -> list[int]:
+    """Return a table that scales values up to `largest` to 8 bits."""
+    return [min(255, round(value * 255 / largest)) for value in range(256)]
 
 
 def _scale_transparent_grey(image: Image.Image, bits: int) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from featcache.errors import ImageError, did_you_mean
 from featcache.images import limits, repair
-from featcache.images.colour import to_rgb
+from featcache.images.colour import bits_of, needs_both_bytes, to_rgb
 from featcache.images.facts import FileFacts, file_facts, photo_facts
 from featcache.images.formats import kind_of, open_image, silence_pillow
 from featcache.images.geometry import FITS, INTERPOLATIONS, Fit, orientation, shrink, turn_upright
@@ -236,6 +236,7 @@ class _EncodedPhoto:
                 raise
             self._own_profile = repair.profile_of_png(self._data) if self._kind == "PNG" else None
             self._data = sound
+            self._decoded.clear()
             return self._load(sound, size)
 
     def _load(self, data: bytes, size: tuple[int, int]) -> Image.Image:
@@ -245,7 +246,8 @@ class _EncodedPhoto:
             full = image.size
             if self._shrinks:
                 _shrink_while_decoding(image, size)
-            limits.check_memory(image, self._how.max_pixels)
+            bits = bits_of(image, self._kind, data)
+            limits.check_memory(image, self._how.max_pixels, needs_both_bytes(image, bits, self._how.range))
             key = data, image.size
             if key not in self._decoded:
                 allocate(image)
@@ -263,7 +265,7 @@ class _EncodedPhoto:
         if (upright.width > upright.height) != (full[0] > full[1]):
             full = full[1], full[0]
         self._profile = colours.profile
-        self._facts = file_facts(image, self._kind, full, colours)
+        self._facts = file_facts(image, self._kind, data, full, colours)
         return upright
 
 

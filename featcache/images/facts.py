@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from PIL import Image, TiffImagePlugin
 
 from featcache.images.colour import TRANSPARENCY_IGNORED, Colours
 from featcache.images.findings import Finding, Kind
-from featcache.images.formats import FORMATS
+from featcache.images.formats import FORMATS, open_image
+from featcache.images.tiff import NEW_SUBFILE_TYPE
 from featcache.images.views import cut
 
 FACTS = (
@@ -56,11 +58,10 @@ _OPPONENTS = np.array([[1, 0.5], [-1, 0.5], [0, -1]], np.float32)
 _LEVELS = np.arange(256.0)
 _SMALL_SPREAD = 64
 # Bits of TIFF's NewSubfileType: a reduced version of another page, a transparency mask.
-_NEW_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101
+_REDUCED_OR_MASK = 0b101
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(NamedTuple):
     """The facts of a photo's file, as `FACTS` names them, except for its orientation."""
 
     width: int
@@ -74,21 +75,24 @@ class FileFacts:
     transparency: int
 
 
-def file_facts(image: Image.Image, kind: str, size: tuple[int, int], colours: Colours) -> FileFacts:
-    """Return the facts of a file whose first frame has been loaded; its further frames are visited.
+def file_facts(
+    image: Image.Image, kind: str, data: bytes, size: tuple[int, int], colours: Colours
+) -> FileFacts:
+    """Return the facts of a file whose first frame has been loaded; its further frames are not decoded.
 
     Parameters
     ----------
     image : Image
-        Left at another frame.
     kind : str
         The format.
+    data : bytes
+        The file.
     size : (int, int)
         Width and height of the photo, upright and not reduced.
     colours : Colours
     """
     channels = 3 if image.mode == "P" else len(image.getbands())
-    frames, largest = _pages(image, kind, size[0] * size[1])
+    frames, largest = _pages(image, kind, data, size[0] * size[1])
     return FileFacts(
         *size,
         FORMATS.index(kind),
@@ -101,12 +105,13 @@ def file_facts(image: Image.Image, kind: str, size: tuple[int, int], colours: Co
     )
 
 
-def _pages(image: Image.Image, kind: str, pixels: int) -> tuple[int, int]:
+def _pages(image: Image.Image, kind: str, data: bytes, pixels: int) -> tuple[int, int]:
     """Return the number of frames, and the pixels of the largest one."""
     try:
         if kind != "TIFF":
             return min(getattr(image, "n_frames", 1), _MOST_FRAMES), pixels
-        return _pages_of_tiff(image, pixels)
+        with open_image(kind, data) as again:  # the pixels of the first page stay what they are
+            return _pages_of_tiff(again, pixels)
     except Exception:  # noqa: BLE001
         # A damaged further frame raises anything at all, and the first one is good.
         return 1, pixels
@@ -120,13 +125,13 @@ def _pages_of_tiff(image: Image.Image, pixels: int) -> tuple[int, int]:
             image.seek(number)
         except EOFError:
             break
-        if not int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & _REDUCED_OR_MASK:
+        if not int(image.tag_v2.get(NEW_SUBFILE_TYPE, 0)) & _REDUCED_OR_MASK:
             frames, largest = frames + 1, max(largest, image.width * image.height)
     return frames, largest
 
 
 def photo_facts(file: FileFacts, photo: Image.Image, bars: bool = False) -> NDArray[np.float32]:
-    """Return the `FACTS` of a photo, in about an eighth of a millisecond for 160×160 pixels.
+    """Return the `FACTS` of a photo, in less than 0.3 ms for 160×160 pixels.
 
     Parameters
     ----------
@@ -153,7 +158,7 @@ def photo_facts(file: FileFacts, photo: Image.Image, bars: bool = False) -> NDAr
         *(mean, present[0], present[-1], len(present), spread, contrast),
         *(_laplacian_variance(np.asarray(luma)), _colourfulness(inner)),
     )
-    return np.array((*astuple(file), *measured), np.float32)
+    return np.array((*file, *measured), np.float32)
 
 
 def _without_bars(photo: Image.Image, width: int, height: int) -> Image.Image:
@@ -169,7 +174,10 @@ def _laplacian_variance(luma: NDArray[np.uint8]) -> float:
         return 0.0
     wide = luma.astype(np.int16)
     above, centre, below = wide[:-2:2, 1:-1], wide[1:-1:2], wide[2::2, 1:-1]
-    edges = above + below + centre[:, :-2] + centre[:, 2:] - 4 * centre[:, 1:-1]
+    edges = above + below
+    edges += centre[:, :-2]
+    edges += centre[:, 2:]
+    edges -= 4 * centre[:, 1:-1]
     flat = edges.ravel().astype(np.float32)
     return max(0.0, float(flat @ flat) / flat.size - float(flat.mean()) ** 2)
 
@@ -178,9 +186,10 @@ def _colourfulness(photo: Image.Image) -> float:
     side = min(photo.width, _COLOUR_SIDE), min(photo.height, _COLOUR_SIDE)
     sample = np.asarray(photo.resize(side, Image.Resampling.NEAREST)).reshape(-1, 3).astype(np.float32)
     opponents = sample @ _OPPONENTS
-    mean = opponents.mean(axis=0)
-    variance = np.square(opponents - mean).mean(axis=0)
-    return float(variance.sum() ** 0.5 + 0.3 * np.hypot(*mean))
+    # products are an eighth of the time of reductions along the short axis
+    first, second = np.ones(len(sample), np.float32) @ opponents / len(sample)
+    variance = float(np.vdot(opponents, opponents)) / len(sample) - float(first**2 + second**2)
+    return math.sqrt(max(0.0, variance)) + 0.3 * math.hypot(first, second)
 
 
 # ---- findings --------------------------------------------------------------------------------------------

@@ -31,5 +31,5 @@ def open_heif(data: bytes) -> Image.Image:
         raise ImageError(
             "a HEIC photo; run `pip install 'featcache[heic]'` to read it, or save it as JPEG"
         ) from None
-    image: Image.Image = HeifImageFile(io.BytesIO(data), "")  # type: ignore[no-untyped-call]
+    image: Image.Image = HeifImageFile(io.BytesIO(data), "")
     return image

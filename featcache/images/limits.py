@@ -10,8 +10,9 @@ from featcache.images.scans import count_scans, first_scan_components
 # Bytes per pixel at the peak of decoding: the decoded photo, a turned copy and the RGB copy, four bytes each.
 _BYTES_PER_PIXEL = 12
 # By format, what its library keeps beside that, as measured: libwebp a second canvas, libavif and libheif the
-# planes and their own RGB copy, OpenJPEG 4 bytes for each sample of a tile.
-_OF_FORMAT = {"WEBP": 17, "AVIF": 20, "HEIF": 20, "JPEG2000": 32}
+# planes and their own RGB copy, OpenJPEG 4 bytes for each sample of a tile. Of 16 bit colour there are two
+# images and their sum.
+_OF_FORMAT = {"WEBP": 17, "AVIF": 20, "HEIF": 20, "JPEG2000": 32, "16 bit": 30}
 # Of a JPEG with several scans, libjpeg keeps all coefficients of all components, however far it is reduced.
 _BYTES_PER_COEFFICIENT = 2
 BUDGET_BYTES = 1200 << 20
@@ -19,7 +20,7 @@ BUDGET_BYTES = 1200 << 20
 # A photo of 12 megapixels has about ten scans; this many pixels take 2 s.
 _MOST_SCANNED_PIXELS = 2_000_000_000
 _START_OF_SCAN = b"\xff\xda"
-# Pillow reads these PPM files value by value in Python: a second for each million.
+# Pillow reads PPM files of text value by value in Python: a second for each million.
 _MOST_SLOW_VALUES = 4_000_000
 
 
@@ -37,17 +38,26 @@ def check_header(kind: str, data: bytes, max_pixels: int) -> None:
         _check_size(kind, width, height * max(1, components // 4), max_pixels)
 
 
-def check_memory(image: Image.Image, max_pixels: int) -> None:
+def check_memory(image: Image.Image, max_pixels: int, both_bytes: bool = False) -> None:
     """Refuse a photo that would take too much memory, as its header declares it.
+
+    Parameters
+    ----------
+    image : Image
+        Before it is loaded.
+    max_pixels : int
+        Of three channels of 8 bits; other photos may have as many as take the same memory.
+    both_bytes : bool
+        Whether both bytes of 16 bit colour are read.
 
     Raises
     ------
     ImageError
     """
-    kind = image.format or ""
+    kind = "16 bit" if both_bytes else image.format or ""
     _check_size(kind, *image.size, max_pixels)
     _check_size(kind, *_tile_of_tiff(image), max_pixels, "a TIFF tile of ")
-    if kind == "PPM":
+    if image.format == "PPM":
         _check_ppm(image)
 
 
@@ -105,10 +115,9 @@ def _too_large(size: tuple[int, int], limit: int, needed: int, what: str = "") -
 def _check_ppm(image: Image.Image) -> None:
     codec = next(iter(getattr(image, "tile", ())), ("",))[0]
     values = image.width * image.height * len(image.getbands())
-    if codec in ("ppm", "ppm_plain") and values > _MOST_SLOW_VALUES:
+    if codec == "ppm_plain" and values > _MOST_SLOW_VALUES:
         raise ImageError(
-            f"a PPM of {image.width}×{image.height} pixels as text or with an unusual largest value takes "
-            "too long to read; save it as PNG"
+            f"a PPM of {image.width}×{image.height} pixels as text takes too long to read; save it as PNG"
         )
 
 

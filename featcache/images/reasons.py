@@ -74,11 +74,11 @@ def reason_of(error: Exception, data: bytes) -> str:
         return (
             _damaged_header(kind, data)
             if kind
-            else (f"{what_it_is(data) or 'not an image of a known format'}; featcache reads {_KNOWN}")
+            else what_it_is(data) or f"not an image of a known format ({_KNOWN})"
         )
     text = " ".join(str(error).split())[:150] or type(error).__name__
     cut_off = isinstance(error, EOFError) or "truncated" in text.lower()
-    return f"{'truncated' if cut_off else 'damaged'}: {text}"
+    return f"{'truncated' if cut_off else 'damaged'}: {text} ({_NAMES.get(kind, kind)})"
 
 
 def what_it_is(data: bytes) -> str:
@@ -107,14 +107,10 @@ def _damaged_header(kind: str, data: bytes) -> str:
 
 def _why_tiff(data: bytes) -> str:
     """Say what is unusual in a TIFF that Pillow does not read; empty where nothing is."""
-    if data[8:10] == b"CR":
-        return _RAW.format("Canon CR2")
     facts = tiff.facts_of(data)
     depth = (
         f"{'signed ' if facts.signed else ''}{facts.bits} bit{' floating point' if facts.floating else ''}"
     )
-    if facts.mosaic:
-        return _RAW.format("DNG, NEF, ARW or alike")
     if facts.samples > 4:
         return f"a TIFF of {facts.samples} bands of {depth}; save three of them as RGB"
     if depth not in ("1 bit", "8 bit", "16 bit") or facts.samples == 2:

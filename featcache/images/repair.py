@@ -11,8 +11,8 @@ from PIL import Image
 from featcache.images.scans import has_all_scans
 
 _END_OF_IMAGE = b"\xff\xd9"
-# Bytes that an entropy decoder takes for coefficients; none of them is FF, which begins a marker.
-_FILLER = bytes(range(7, 251, 11)) * 50
+# Nothing, and what an entropy decoder takes for coefficients; the two differ in every bit.
+_FILLERS = (b"", b"\x55" * 1000, b"\xaa" * 1000)
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -36,21 +36,20 @@ def sound_copy(kind: str, data: bytes, load: Callable[[bytes], Image.Image]) -> 
     if kind == "PNG":
         copy = without_text(data)
         return copy if copy != data else None
-    if kind == "JPEG" and is_complete(data, load):
-        return data + _END_OF_IMAGE
-    return None
+    cut = data.rstrip(b"\xff")  # perhaps the first half of the end
+    return cut + _END_OF_IMAGE if kind == "JPEG" and _is_complete(cut, load) else None
 
 
-def is_complete(data: bytes, load: Callable[[bytes], Image.Image]) -> bool:
+def _is_complete(data: bytes, load: Callable[[bytes], Image.Image]) -> bool:
     """Whether a JPEG that does not end as it should holds all its pixels.
 
-    libjpeg fills in what is missing, so it is asked twice, with different bytes at the end: pixels that
-    depend on what would follow are missing.
+    libjpeg fills in what is missing without an error, so it is asked several times, with different bytes at
+    the end: pixels that depend on them are missing.
     """
     if not has_all_scans(data):
         return False
-    plain, filled = load(data + _END_OF_IMAGE), load(data + _FILLER + _END_OF_IMAGE)
-    return bool(np.array_equal(np.asarray(plain), np.asarray(filled)))
+    first, *others = (np.asarray(load(data + filler + _END_OF_IMAGE)) for filler in _FILLERS)
+    return all(np.array_equal(first, other) for other in others)
 
 
 def without_text(data: bytes) -> bytes:

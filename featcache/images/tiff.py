@@ -12,7 +12,10 @@ from dataclasses import dataclass
 PREFIXES = (b"MM\x00\x2a", b"II\x2a\x00", b"MM\x2a\x00", b"II\x00\x2a", b"MM\x00\x2b", b"II\x2b\x00")
 
 BITS, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 277, 338, 339
-_SHORT = 3
+NEW_SUBFILE_TYPE, SUB_IFDS, _DNG_VERSION = 254, 330, 50706
+# BYTE, SHORT, LONG and IFD
+_INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I"}
+_REDUCED = 1
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _COLOUR_FILTER = 0, 1, 32803
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _MOST_SAMPLES = 1024
@@ -34,8 +37,8 @@ class TiffFacts:
         0 stands for white.
     extra : tuple of int or None
         Meaning of the samples beyond the colours; None where the file does not say.
-    mosaic : bool
-        The samples are those of a camera's sensor, behind a colour filter.
+    raw : str
+        Kind of RAW photo of a camera, of which the first page is a thumbnail; empty for other files.
     """
 
     samples: int
@@ -44,7 +47,7 @@ class TiffFacts:
     floating: bool
     white_is_zero: bool
     extra: tuple[int, ...] | None
-    mosaic: bool
+    raw: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class _Entry:
 
 def facts_of(data: bytes) -> TiffFacts:
     """Return what a TIFF file says of its first page; defaults where it says nothing or is damaged."""
-    tags = _short_tags(data)
+    tags = _tags(data)
     kind = _first(tags, SAMPLE_FORMAT, _UNSIGNED)
     return TiffFacts(
         samples=_first(tags, SAMPLES, 1),
@@ -64,8 +67,18 @@ def facts_of(data: bytes) -> TiffFacts:
         floating=kind == _FLOAT,
         white_is_zero=_first(tags, PHOTOMETRIC, _BLACK_IS_ZERO) == _WHITE_IS_ZERO,
         extra=tags[EXTRA_SAMPLES].values if EXTRA_SAMPLES in tags else None,
-        mosaic=_first(tags, PHOTOMETRIC, _BLACK_IS_ZERO) == _COLOUR_FILTER,
+        raw=_raw_kind(data, tags),
     )
+
+
+def _raw_kind(data: bytes, tags: dict[int, _Entry]) -> str:
+    if data[8:10] == b"CR":
+        return "Canon CR2"
+    if _DNG_VERSION in tags:
+        return "DNG"
+    thumbnail = SUB_IFDS in tags and _first(tags, NEW_SUBFILE_TYPE, 0) & _REDUCED
+    mosaic = _first(tags, PHOTOMETRIC, _BLACK_IS_ZERO) == _COLOUR_FILTER
+    return "NEF, ARW, PEF or the like" if thumbnail or mosaic else ""
 
 
 def readable(data: bytes) -> bytes:
@@ -73,7 +86,7 @@ def readable(data: bytes) -> bytes:
 
     Pillow either refuses WhiteIsZero of such files or does not invert it; `featcache.images.colour` does.
     """
-    tags = _short_tags(data)
+    tags = _tags(data)
     deep = _first(tags, BITS, 1) > 8 and _first(tags, SAMPLES, 1) == 1
     if not deep or _first(tags, PHOTOMETRIC, _BLACK_IS_ZERO) != _WHITE_IS_ZERO:
         return data
@@ -89,8 +102,8 @@ def _order(data: bytes) -> str:
     return "<" if data[:2] == b"II" else ">"
 
 
-def _short_tags(data: bytes) -> dict[int, _Entry]:
-    """Return the entries of 16 bit integers in the first directory; empty where it is damaged."""
+def _tags(data: bytes) -> dict[int, _Entry]:
+    """Return the entries of integers in the first directory; empty where it is damaged."""
     try:
         return dict(_entries(data))
     except struct.error:
@@ -106,9 +119,9 @@ def _entries(data: bytes) -> Iterator[tuple[int, _Entry]]:
     at += struct.calcsize(counted)
     for place in range(at, at + size * min(entries, 1000), size):
         tag, kind, count = struct.unpack_from(order + "HH" + offset, data, place)
-        if kind != _SHORT or not 0 < count <= _MOST_SAMPLES:
+        if kind not in _INTEGERS or not 0 < count <= _MOST_SAMPLES:
             continue
-        value = place + size - inline
-        if 2 * count > inline:
+        value, values = place + size - inline, f"{order}{count}{_INTEGERS[kind]}"
+        if struct.calcsize(values) > inline:
             (value,) = struct.unpack_from(order + offset, data, value)
-        yield tag, _Entry(value, struct.unpack_from(f"{order}{count}H", data, value))
+        yield tag, _Entry(value, struct.unpack_from(values, data, value))

@@ -51,9 +51,8 @@ def _as_range(value: Any) -> Any:
         numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
         if numbers and math.isfinite(high - low) and low < high:
             return float(low), float(high)
-    raise ValueError(
-        f'range = {value!r}; give "full", "minmax" or [low, high], low below high, such as [0, 4095]'
-    )
+    found = f"; found {value!r}" if isinstance(value, list | tuple) else ""
+    raise ValueError(f'give "full", "minmax" or [low, high], low below high, such as [0, 4095]{found}')
 
 
 PlainPath = Annotated[Path, AfterValidator(_without_nul)]

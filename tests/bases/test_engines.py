@@ -185,6 +185,12 @@ def test_a_second_process_runs_without_tensorflow(tmp_path, builds):
     assert np.array_equal(np.load(tmp_path / "features.npy"), features)
 
 
+def test_a_model_of_an_earlier_decoder_keeps_its_network(builds, built):
+    spec = replace(built[0].spec, decoder=1)
+    network = Base(BaseSettings(**TINY), spec=spec).keras_network()
+    assert network.spec == spec
+
+
 def test_a_store_that_cannot_be_written_only_costs_time(tmp_path, builds):
     (tmp_path / "file").write_text("no folder can be made here")
     said = []

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,26 @@ def test_the_fingerprint_is_the_same_on_every_machine():
     assert SPEC.fingerprint == "d2c321655a074ec4"
     assert BaseSpec.from_json(SPEC.to_json()) == SPEC
     assert SPEC.row_bytes == 4 * 4 * 512 * 4
+
+
+def test_a_spec_with_a_range_reads_back_the_same():
+    spec = dataclasses.replace(SPEC, range=(0.0, 4095.0), color_profile="ignore")
+    assert BaseSpec.from_json(spec.to_json()) == spec
+
+
+def test_later_settings_are_left_out_at_their_default():
+    """So fingerprints and keys stay what they were before there were these settings."""
+    assert not {"range", "color_profile"} & SPEC.to_json().keys()
+    assert spec_key(BaseSettings(range="full", color_profile="convert")) == spec_key(BaseSettings())
+    assert spec_key(BaseSettings(max_pixels=1000)) == spec_key(BaseSettings())
+    for changed in ({"range": "minmax"}, {"range": (0.0, 9.0)}, {"color_profile": "ignore"}):
+        assert spec_key(BaseSettings(**changed)) != spec_key(BaseSettings())
+
+
+@pytest.mark.parametrize("given", ["half", [1.0], [2.0, 1.0], [0, 1], [0.0, None], 3, None, {}])
+def test_an_impossible_range_of_a_file_is_refused(given):
+    with pytest.raises(ValueError, match="range"):
+        BaseSpec.from_json(SPEC.to_json() | {"range": given})
 
 
 def test_the_batch_size_is_not_part_of_the_key_and_a_file_counts_by_its_bytes(tmp_path):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import struct
 import subprocess
 import sys
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from unittest import mock
@@ -17,38 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_photos import BLUE, GREEN, RED, WHITE, encode, png_chunk, quarters, raw_png
 
 from featcache.errors import ImageError
 from featcache.images.decode import FITS, INTERPOLATIONS, decode, thumbnail
 
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 GREY = (128, 128, 128)
-
-
-def quarters(height: int = 32, width: int = 48) -> Image.Image:
-    """An image that tells its corners apart: red, green / blue, white."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[: height // 2, : width // 2] = RED
-    pixels[: height // 2, width // 2 :] = GREEN
-    pixels[height // 2 :, : width // 2] = BLUE
-    pixels[height // 2 :, width // 2 :] = WHITE
-    return Image.fromarray(pixels)
-
-
-def encode(image: Image.Image, format: str, **options) -> bytes:  # noqa: A002
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def png_chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
-def raw_png(width: int, height: int, bits: int, colour: int, rows: bytes = b"", extra: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunks = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
 
 
 def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
@@ -85,6 +57,10 @@ def photos() -> dict[str, bytes]:
         "tiff lzw": encode(image, "TIFF", compression="tiff_lzw"),
         "tiff deflate": encode(image, "TIFF", compression="tiff_adobe_deflate"),
         "tiff jpeg": encode(image, "TIFF", compression="jpeg", quality=95),
+        "avif": encode(image, "AVIF", quality=100, subsampling="4:4:4"),
+        "jpeg 2000": encode(image, "JPEG2000"),
+        "jpeg 2000 codestream": encode(image, "JPEG2000", no_jp2=True),
+        "ppm": encode(image, "PPM"),
     }
 
 

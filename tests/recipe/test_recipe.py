@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -15,6 +16,7 @@ from featcache.errors import RecipeError
 from featcache.recipe import (
     DEFAULT_HEADS,
     DEFAULT_SPACE,
+    BaseSettings,
     Range,
     Recipe,
     default_cache,
@@ -91,6 +93,12 @@ def test_one_number_is_a_square_and_two_are_height_and_width():
     assert parse({"base": {"image_size": [96, 128]}}).base.image_size == (96, 128)
 
 
+def test_a_range_is_a_pair_of_numbers():
+    settings = BaseSettings(range=[-1000, 400.5])
+    assert settings.range == (-1000.0, 400.5)
+    assert BaseSettings(**json.loads(settings.model_dump_json())) == settings
+
+
 def test_a_recipe_written_as_json_reads_back_the_same():
     recipe = parse({"heads": [{"type": "SVC", "C": 2.0}, {"type": "dense", "units": [8, 4]}]})
     assert Recipe.parse(recipe.model_dump(mode="json")) == recipe
@@ -126,6 +134,15 @@ def test_an_unknown_key_is_refused_with_all_that_are_known():
     [
         ({"base": {"pooling": "mean"}}, ["base.pooling = 'mean'", "'none', 'avg' or 'max'"]),
         ({"base": {"resize": "fit"}}, ["base.resize = 'fit'", "'stretch', 'crop' or 'pad'"]),
+        ({"base": {"range": "max"}}, ["base.range = 'max'", '"minmax" or [low, high]']),
+        ({"base": {"range": [9, 9]}}, ["base.range", "low below high", "[9, 9]"]),
+        ({"base": {"range": [1, 2, 3]}}, ["base.range", "[1, 2, 3]"]),
+        ({"base": {"range": ["0", "9"]}}, ["base.range", "['0', '9']"]),
+        ({"base": {"range": [0, float("inf")]}}, ["base.range", "[0, inf]"]),
+        ({"base": {"range": 4095}}, ["base.range = 4095", "[low, high]"]),
+        ({"base": {"color_profile": "srgb"}}, ["base.color_profile = 'srgb'", "'convert' or 'ignore'"]),
+        ({"base": {"max_pixels": 0}}, ["base.max_pixels = 0"]),
+        ({"base": {"max_pixels": 1e9}}, ["base.max_pixels"]),
         ({"base": {"interpolation": "cubic"}}, ["base.interpolation = 'cubic'", "'bicubic'"]),
         ({"base": {"preprocessing": "caffe"}}, ["base.preprocessing = 'caffe'", "'auto'"]),
         ({"base": {"image_size": 7}}, ["base.image_size", "7", "greater than or equal to 8"]),

@@ -147,6 +147,62 @@ def test_a_tiff_in_tiles_is_decoded():
     np.testing.assert_array_equal(decode(data.getvalue(), (200, 300)), decode(whole.getvalue(), (200, 300)))
 
 
+def jpeg2000(width, height, components=3):
+    """Return a JPEG 2000 codestream of which only the header is there."""
+    size = struct.pack(
+        ">HHIIIIIIIIH", 38 + 3 * components, 0, width, height, 0, 0, width, height, 0, 0, components
+    )
+    return b"\xff\x4f\xff\x51" + size + b"\x07\x01\x01" * components + bytes(50)
+
+
+def test_a_huge_canvas_of_jpeg_2000_is_refused_before_it_is_allocated():
+    with pytest.raises(ImageError, match="20000×20000 pixels are over the limit of 39321600"):
+        decode(jpeg2000(20000, 20000), (8, 8))
+    inside = bytes(30) + jpeg2000(20000, 20000)  # the header of the container may declare less
+    assert limits._jpeg2000_canvas(inside) == (20000, 20000, 3)
+    with pytest.raises(ImageError, match="are over the limit"):
+        decode(jpeg2000(3000, 3000, 4000), (8, 8))
+
+
+@pytest.mark.parametrize("header", [b"P6 60000 60000 255\n", b"P4 90000 9000\n", b"P3 30000 30000 9\n"])
+def test_a_huge_ppm_is_refused(header):
+    with pytest.raises(ImageError, match="pixels are over the limit of 89478485"):
+        decode(header, (8, 8))
+
+
+def test_a_long_ppm_of_text_is_refused():
+    with pytest.raises(ImageError, match="a PPM of 3000×3000 pixels as text takes too long"):
+        decode(b"P3 3000 3000 255\n" + b"1 " * 100, (8, 8))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "TIFF"])
+def test_the_limit_holds_for_every_format(kind):
+    data = io.BytesIO()
+    Image.new("RGB", (200, 100)).save(data, kind)
+    assert decode(data.getvalue(), (8, 8), max_pixels=20_000).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match=r"200×100 pixels .* set base\.max_pixels = 20000 "):
+        decode(data.getvalue(), (8, 8), max_pixels=19_999)
+
+
+def test_the_limit_that_is_named_is_enough(monkeypatch):
+    monkeypatch.setattr(limits, "BUDGET_BYTES", 12 * 10_000)
+    data = io.BytesIO()
+    Image.new("RGB", (200, 100)).save(data, "WEBP")
+    with pytest.raises(ImageError, match="over the limit") as caught:
+        decode(data.getvalue(), (8, 8), max_pixels=10_000)
+    named = int(str(caught.value).split("max_pixels = ")[1].split()[0])
+    assert decode(data.getvalue(), (8, 8), max_pixels=named).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match="over the limit"):
+        decode(data.getvalue(), (8, 8), max_pixels=named - 1)
+
+
+def test_a_jpeg_of_a_single_scan_is_limited_by_its_reduced_size():
+    data = sequential(1, (10000, 10000), components=1)
+    assert decode(data, (8, 8)).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match="10000×10000 pixels are over the limit"):
+        decode(data, (8, 8), interpolation="nearest")
+
+
 # not ru_maxrss, which a child takes over from its parent
 PEAK = """
 import sys
