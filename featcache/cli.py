@@ -7,18 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from featcache import cli_cache
 from featcache.errors import FeatcacheError, OutputError
 
 if TYPE_CHECKING:
     from featcache.extraction.stage import Extraction
     from featcache.finetuning.stage import Finetuning
+    from featcache.model import Prediction
     from featcache.recipe import Recipe
     from featcache.reporter import Reporter
     from featcache.training import Training
+
+_T = TypeVar("_T")
 
 app = typer.Typer(
     name="featcache",
@@ -28,6 +32,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(cli_cache.app, name="cache")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")]
 ShowProfile = Annotated[bool, typer.Option("--profile", help="Show where the computing time was spent.")]
@@ -55,10 +61,13 @@ def _recipe(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Skip photos of a manifest that do not exist.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other photos or of another base.")
+    ] = False,
     *,
     more: Mapping[str, Any] | None = None,
 ) -> "Recipe":
-    """Read the recipe with the options that override it; every command on recipes takes these."""
+    """Read the recipe with the options that override it, and check that its run may be written."""
     from featcache.recipe import Recipe, parse_override
 
     overrides: dict[str, Any] = {
@@ -76,10 +85,16 @@ def _recipe(
     }
     given = dict(parse_override(text) for text in set_ or [])
     own = {key: value for key, value in (more or {}).items() if value is not None}
-    return Recipe.load(source, overrides | given | own)
+    recipe = Recipe.load(source, overrides | given | own)
+    if not overwrite:
+        from featcache.run.origin import check_origin
+
+        check_origin(recipe)
+    return recipe
 
 
-# `_recipe` bound to what a user gave: a command calls it when it wants the recipe, with overrides of its own.
+# `_recipe` bound to what a user gave: every command on recipes takes its options, and calls it when it wants
+# the recipe, with overrides of its own.
 Load: TypeAlias = "functools.partial[Recipe]"
 
 
@@ -150,18 +165,19 @@ def heads(
         from featcache.training import train_heads
 
         training = train_heads(recipe, reporter)
-        curves = pictures.write_curves_of_heads(training) if plots else []
+        failures = _Failures(training)
+        draw = functools.partial(pictures.write_curves_of_heads, training)
+        curves = failures.of(draw, list[Path]()) if plots else []
     if as_json:
         shown = {"curves": list(map(str, curves))} if plots else {}
         _print_json(training.to_json() | shown, out)
-        return
-    from featcache.report import tables
+    else:
+        from featcache.report import tables
 
-    _print_training(training, profile)
-    _print(*(f"Learning curves: {path}" for path in curves))
-    if details:
-        for table in tables.details_tables(training):
-            _print("", table)
+        _print_training(training, profile)
+        _print(*(f"Learning curves: {path}" for path in curves))
+        _print(*(part for table in tables.details_tables(training) if details for part in ("", table)))
+    failures.raise_if_any()
 
 
 @app.command()
@@ -210,11 +226,13 @@ def finetune(
         from featcache.report import plots
 
         result = run_stage(recipe, reporter, end_to_end=end_to_end, score_epochs=score_epochs)
-        curves = plots.write_curves_of_finetuning(result)
+        failures = _Failures()
+        curves = failures.of(lambda: plots.write_curves_of_finetuning(result), None)
     if as_json:
-        _print_json(result.to_json() | {"curves": str(curves)}, out)
+        _print_json(result.to_json() | {"curves": curves and str(curves)}, out)
     else:
         _print_finetuning(result, curves)
+    failures.raise_if_any()
 
 
 @app.command()
@@ -226,16 +244,18 @@ def run(load: Load, as_json: Json = False) -> None:
         from featcache.finetuning.stage import train_and_finetune
         from featcache.report import plots
 
-        training, finetuning = train_and_finetune(recipe, reporter)
-        curves = plots.write_curves_of_finetuning(finetuning) if finetuning else None
+        training, tuned = train_and_finetune(recipe, reporter)
+        failures = _Failures(training)
+        curves = failures.of(lambda: plots.write_curves_of_finetuning(tuned), None) if tuned else None
     if as_json:
-        more = {"finetune": finetuning.to_json() | {"curves": str(curves)}} if finetuning else {}
+        more = {"finetune": tuned.to_json() | {"curves": curves and str(curves)}} if tuned else {}
         _print_json(training.to_json() | more, out)
-        return
-    _print_training(training, profile=False)
-    if finetuning and curves:
-        _print("")
-        _print_finetuning(finetuning, curves)
+    else:
+        _print_training(training, profile=False)
+        if tuned:
+            _print("")
+            _print_finetuning(tuned, curves)
+    failures.raise_if_any()
 
 
 @app.command()
@@ -251,7 +271,7 @@ def info(load: Load, as_json: Json = False) -> None:
         elif facts.is_model(source):
             found = facts.of_model(source)
         else:
-            found = facts.of_recipe(load(), reporter)
+            found = facts.of_recipe(load(overwrite=True), reporter)  # nothing is written
     if as_json:
         _print_json(found, out)
     else:
@@ -287,6 +307,17 @@ def predict(
     wrong_first: Annotated[
         bool, typer.Option("--wrong-first", help="Draw mistakes first, most confident first.")
     ] = False,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Show the K most probable classes.")
+    ] = None,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Place each photo in DIR/CLASS/ by its predicted class, as a hard link, or as a copy on "
+            "another disk. Nothing is moved or replaced.",
+        ),
+    ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV only.")] = False,
 ) -> None:
@@ -297,25 +328,67 @@ def predict(
         raise typer.BadParameter("--wrong-first goes with --grid")
     with _working(as_json or as_csv) as (reporter, out):
         from featcache.model import Model
-        from featcache.report import grid as pictures
-        from featcache.report import plots, tables
-        from featcache.report.streams import printable, write_csv
+        from featcache.report import tables
+        from featcache.report.predictions import check_top, prediction_json
+        from featcache.report.streams import write_csv
 
-        if grid is not None:
-            plots.check_name(grid)  # before the work, not after it
+        _check_places(grid, sort_into, images)
         loaded = Model.load(model)
+        check_top(loaded, top)
         predictions = list(loaded.predict(images, reporter))
     if as_json:
-        _print_json([one.to_json() for one in predictions], out)
+        _print_json([prediction_json(one, top) for one in predictions], out)
     elif as_csv:
-        write_csv(predictions, loaded.classes, out)
+        write_csv(predictions, loaded.classes, out, top)
     else:
-        _print(tables.predictions_table(predictions))
+        _print(tables.predictions_table(predictions, top))
     if all(one.label is None for one in predictions):
         raise FeatcacheError("none of the photos could be decoded")
+    _place(predictions, loaded.classes, grid, wrong_first, sort_into, as_json or as_csv)
+
+
+def _check_places(grid: Path | None, sort_into: Path | None, images: Sequence[Path]) -> None:
+    """Check where results go before the work, not after it."""
+    from featcache.files import check_file_target
+    from featcache.report.plots import check_name
+    from featcache.sorting import check_sort_folder
+
     if grid is not None:
-        pictures.write_grid(predictions, loaded.classes, grid, wrong_first)
-        typer.echo(printable(f"Grid: {grid}"), err=as_json or as_csv)
+        check_file_target(check_name(grid))
+    if sort_into is not None:
+        check_sort_folder(sort_into, images)
+
+
+def _place(
+    predictions: "Sequence[Prediction]",
+    classes: tuple[str, ...],
+    grid: Path | None,
+    wrong_first: bool,
+    sort_into: Path | None,
+    for_programs: bool,
+) -> None:
+    """Draw the grid and sort the photos; one that fails does not stop the other."""
+    failures = _Failures()
+    if grid is not None:
+        from featcache.report.grid import write_grid
+
+        picture = functools.partial(write_grid, predictions, classes, grid, wrong_first)
+        if failures.of(picture, None):
+            _say(f"Grid: {grid}", for_programs)
+    if sort_into is not None:
+        from featcache.sorting import sort_photos
+
+        done = sort_photos(sort_into, predictions)
+        _say(done.sentence, for_programs)
+        failures.of(done.raise_if_any_failed, None)
+    failures.raise_if_any()
+
+
+def _say(text: str, for_programs: bool) -> None:
+    """Print a sentence, to standard error where standard output is for programs."""
+    from featcache.report.streams import printable
+
+    typer.echo(printable(text), err=for_programs)
 
 
 @app.command()
@@ -352,9 +425,11 @@ def pack(
     output: Annotated[Path, typer.Option("-o", "--output", help="Output file.")],
 ) -> None:
     """Write a self-contained feature file."""
+    from featcache.files import check_file_target
     from featcache.store.feature_file import Features
     from featcache.store.packing import pack as pack_file
 
+    check_file_target(output)
     with Features(file) as opened:
         pack_file(opened, output)
     _print(f"{output} ({output.stat().st_size / 1e6:,.1f} MB)")
@@ -418,6 +493,36 @@ def _working(for_programs: bool) -> Iterator[tuple["Reporter", IO[str]]]:
         yield stack.enter_context(TerminalReporter(sys.stderr)), out
 
 
+class _Failures:
+    """What failed while the rest of a command worked: it is raised when the results are printed.
+
+    Parameters
+    ----------
+    training : Training, optional
+        Its heads that could not be trained count as failures.
+    """
+
+    def __init__(self, training: "Training | None" = None) -> None:
+        self._sentences: list[str] = []
+        if training is not None and training.failed:
+            heads = len(training.heads) + len(training.failed)
+            names = ", ".join(failure.name for failure in training.failed)
+            self._sentences.append(f"{len(training.failed)} of {heads} heads failed: {names}")
+
+    def of(self, work: Callable[[], _T], otherwise: _T) -> _T:
+        """Return what `work` gives, or `otherwise` where it fails."""
+        try:
+            return work()
+        except FeatcacheError as error:
+            self._sentences.append(str(error))
+            return otherwise
+
+    def raise_if_any(self) -> None:
+        """Raise a FeatcacheError with all failures."""
+        if self._sentences:
+            raise FeatcacheError("; ".join(self._sentences))
+
+
 def _print_extraction(extraction: "Extraction", profile: bool) -> None:
     from featcache.report import tables
 
@@ -432,15 +537,17 @@ def _print_training(training: "Training", profile: bool) -> None:
     from featcache.report import tables
 
     _print_extraction(training.extraction, profile)
-    _print("", tables.heads_table(training), "", tables.best_sentence(training))
+    _print("", tables.heads_table(training), "", *tables.head_sentences(training))
+    _print(tables.best_sentence(training))
 
 
-def _print_finetuning(result: "Finetuning", curves: Path) -> None:
+def _print_finetuning(result: "Finetuning", curves: Path | None) -> None:
     from featcache.report import finetuning as tables
 
     _print_extraction(result.extraction, profile=False)
     _print("", tables.layers_table(result), "", tables.epochs_table(result), "", tables.sentence(result))
-    _print(f"Learning curves: {curves}")
+    if curves is not None:
+        _print(f"Learning curves: {curves}")
 
 
 def _print(*parts: Any) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -59,6 +60,43 @@ def write_bytes_whole(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` as a whole file, see `written_whole`."""
     with written_whole(path) as aside:
         aside.write_bytes(data)
+
+
+def check_file_target(path: Path) -> None:
+    """Make sure, before any work, that `written_whole` can write a file there.
+
+    Raises
+    ------
+    StoreError
+        As `written_whole`.
+    """
+    target = _link_target(path)
+    if os.path.lexists(target) and not target.is_file():
+        raise StoreError(f"{path} is not a regular file, and nothing else is replaced; {_FREE_NAME}")
+    _check_place(target.parent, path)
+
+
+def check_folder_target(folder: Path) -> None:
+    """Make sure, before any work, that files can be written into a folder, which need not be there yet.
+
+    Raises
+    ------
+    StoreError
+        It is something else, or it cannot be made or written.
+    """
+    _check_place(_link_target(folder), folder)
+
+
+def _check_place(folder: Path, path: Path) -> None:
+    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(one))
+    if not place.is_dir():
+        raise StoreError(f"{path}: {place} is not a folder, and nothing else is replaced; {_FREE_NAME}")
+    try:
+        # permissions alone are not enough: root passes them, and a disk can be mounted read-only
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise StoreError(explain_os_error(error, path)) from None
 
 
 @contextlib.contextmanager

@@ -119,6 +119,11 @@ class Model:
 
         return load_linear(self._head) or self.head
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the head gives probabilities of the classes."""
+        return hasattr(self._classifier, "predict_proba")
+
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and the head into `folder`, as a whole.
 
@@ -252,7 +257,7 @@ class Model:
 
     def probabilities(self, features: NDArray[Any]) -> NDArray[Any] | None:
         """Return the classes' probabilities (n, k) for features (n, ...); None for heads without any."""
-        if not hasattr(self._classifier, "predict_proba"):
+        if not self.has_probabilities:
             return None
         return np.asarray(self._classifier.predict_proba(features))
 

@@ -11,12 +11,14 @@ ROOT = Path(featcache.__file__).parent
 LEVELS = {
     "__main__": 6,
     "cli": 5,
+    "cli_cache": 5,
     "report": 4,
     "exporting": 4,
     "extraction": 3,
     "train": 3,
     "training": 3,
     "search": 3,
+    "sorting": 3,
     "finetuning": 3,
     "transformer": 3,
     "run": 2,
@@ -40,6 +42,7 @@ LEVELS = {
 
 # Within a level a room may use these neighbours, and no others.
 NEIGHBOURS = {
+    ("cli", "cli_cache"),
     ("report", "exporting"),
     ("finetuning", "extraction"),
     ("finetuning", "training"),

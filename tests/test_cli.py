@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from featcache.store.seal import seal
 TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
 
 COMMANDS = ("features", "heads", "sweep", "finetune", "run", "info", "sample", "predict", "export", "pack")
-HEAD_KEYS = {"name", "fit_seconds", "validation", "test", "model", "trained_from", "model_sha256"}
+HEAD_KEYS = {
+    *("name", "fit_seconds", "validation", "only_class", "test", "model", "trained_from", "model_sha256"),
+}
 FEATURES_KEYS = {
     *(
         "run",
@@ -307,7 +310,7 @@ def test_strict_refuses_a_photo_that_cannot_be_used(place, tmp_path):
 
 def test_heads_as_json_has_exactly_the_documented_keys(place):
     result = place.result
-    assert set(result) == {"run", "features", "heads", "best"}
+    assert set(result) == {"run", "features", "heads", "failed", "best"}
     assert set(result["features"]) == FEATURES_KEYS
     assert (result["features"]["rows"], result["features"]["computed"]) == (24, 24)
     assert result["features"]["images_per_second"] > 0
@@ -333,6 +336,86 @@ def test_heads_of_scikit_learn_on_stored_features_need_no_tensorflow(place, tmp_
     assert f"{100 * before['validation']['accuracy']:.1f}%" in done.stdout
     assert "Best on validation: LogisticRegression; on test " in done.stdout
     assert f"Model: {tmp_path / 'run' / 'models' / 'LogisticRegression'}" in done.stdout
+
+
+TOO_MANY = ("--set", "heads=[{type='GaussianNB'}, {type='KNeighborsClassifier', n_neighbors=1000}]")
+
+
+@pytest.mark.parametrize("command", ["heads", "run"])
+def test_a_head_that_fails_is_shown_beside_the_others_and_the_status_is_1(place, tmp_path, command):
+    done = run_here(command, place.recipe, *place.options(tmp_path / "run"), *TOO_MANY)
+    assert done.returncode == 1
+    assert "KNeighborsClassifier failed: it cannot be trained on these features: " in done.stdout
+    assert "Best on validation: GaussianNB" in done.stdout
+    assert done.stderr.splitlines()[-1] == "featcache: 1 of 2 heads failed: KNeighborsClassifier"
+
+
+def test_a_head_that_fails_is_in_the_json(place, tmp_path):
+    done = run_cli("heads", place.recipe, *place.options(tmp_path / "run"), *TOO_MANY, "--json")
+    assert done.returncode == 1
+    printed = json.loads(done.stdout)
+    assert [head["name"] for head in printed["heads"]] == ["GaussianNB"]
+    assert [failure["name"] for failure in printed["failed"]] == ["KNeighborsClassifier"]
+
+
+def test_curves_that_cannot_be_written_do_not_take_the_table(place, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "curves").touch()
+    options = (*place.options(tmp_path / "run"), "--head", "linear", "--plots")
+    done = run_here("heads", place.recipe, *options)
+    assert done.returncode == 1
+    assert "Best on validation: linear" in done.stdout
+    assert "curves" in done.stderr.splitlines()[-1]
+
+
+def test_a_head_that_predicts_one_class_only_is_said_and_is_not_the_best(place, tmp_path):
+    dummy = (
+        "--set",
+        "heads=[{type='DummyClassifier', strategy='constant', constant=1}, {type='GaussianNB'}]",
+    )
+    done = run_here("heads", place.recipe, *place.options(tmp_path / "run"), *dummy)
+    assert done.returncode == 0, done.stderr
+    assert "DummyClassifier predicts one class only: dog" in done.stdout
+    assert "Best on validation: GaussianNB" in done.stdout
+
+
+# ---- whose run it is -------------------------------------------------------------------------------------
+
+
+def files_and_times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("features", ()),
+        ("heads", ()),
+        ("sweep", ()),
+        ("finetune", ("--unfreeze-from", 100)),
+        ("run", ()),
+    ],
+)
+def test_results_of_another_base_are_replaced_only_with_overwrite(place, tmp_path, command, more):
+    before = files_and_times(place.run)
+    done = run_here(command, place.recipe, *place.options(), *more, "--image-size", 48)
+    refused(done, f"{place.run} holds results of another base", "image_size", "--run", "--overwrite")
+    assert files_and_times(place.run) == before
+
+
+def test_overwrite_replaces_results_of_other_photos(place, tmp_path):
+    make_photos(tmp_path / "other", per_class=10)
+    options = place.options(tmp_path / "run")
+    assert run_here("features", place.photos, *options).returncode == 0
+    assert run_here("features", place.photos, *options).returncode == 0, "the same asks nothing"
+    refused(run_here("features", tmp_path / "other", *options), "other photos", str(tmp_path / "other"))
+    assert run_here("features", tmp_path / "other", *options, "--overwrite").returncode == 0
+    refused(run_here("features", place.photos, *options), "other photos")
+
+
+def test_info_only_looks_and_refuses_no_run(place):
+    done = run_here("info", place.recipe, *place.options(), "--image-size", 48, "--json")
+    assert done.returncode == 0, done.stderr
 
 
 def test_run_does_all_stages(place, tmp_path):
@@ -382,6 +465,84 @@ def test_predict_for_people_is_a_table_and_fails_only_if_no_photo_is_one(place, 
     assert "not an image of a known format" in table
     assert main(["predict", str(place.run), str(tmp_path / "text.jpg")]) == 1
     assert "none of the photos could be decoded" in capfd.readouterr().err
+
+
+def test_predict_shows_the_most_probable_classes(place, capfd):
+    assert main(["predict", str(place.run), str(place.photos / "cat"), "--top", "1", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
+    assert list(rows[0]) == ["path", "label", "probability", "label_1", "probability_1"]
+    assert all(row["label"] == row["label_1"] for row in rows)
+
+
+def test_predict_sorts_photos_into_folders_of_their_classes(place, tmp_path):
+    words = ("predict", place.run, place.photos, "--sort-into", tmp_path / "sorted", "--json")
+    done = run_cli(*words)
+    assert done.returncode == 0, done.stderr
+    said = [one for one in json.loads(done.stdout) if one["label"] is not None]
+    assert done.stderr.splitlines()[-1] == (
+        f"Sorted into {tmp_path / 'sorted'}: 24 linked, 1 without a class and not placed"
+    )
+    for one in said:
+        folder = tmp_path / "sorted" / one["label"]
+        assert any(path.samefile(one["path"]) for path in folder.iterdir())
+    assert sum(path.is_file() for path in (tmp_path / "sorted").rglob("*")) == len(said) == 24
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--sort-into", "{photos}/sorted"), "choose a folder outside"),
+        (("--sort-into", "{recipe}/sorted"), "is not a folder"),
+        (("--grid", "{recipe}/grid.png"), "is not a folder"),
+        (("--grid", "{folder}.png"), "is not a regular file"),
+    ],
+)
+def test_a_place_for_results_that_cannot_be_is_found_before_the_work(
+    place, tmp_path, monkeypatch, words, named
+):
+    monkeypatch.setattr("featcache.model.Model.load", lambda *_: pytest.fail("the model was loaded"))
+    folder = tmp_path / "folder"
+    folder.with_suffix(".png").mkdir()
+    words = [word.format(photos=place.photos, recipe=place.recipe, folder=folder) for word in words]
+    refused(run_here("predict", place.run, place.photos, *words), named)
+
+
+def test_a_packed_file_or_an_export_that_cannot_be_written_is_found_before_the_work(place, monkeypatch):
+    monkeypatch.setattr("featcache.store.packing.pack", lambda *_: pytest.fail("it was packed"))
+    monkeypatch.setattr("featcache.exporting.stage.of_run", lambda *_: pytest.fail("photos were read"))
+    wrong = place.recipe / "file"
+    refused(run_here("pack", place.run / "features.h5", "-o", wrong), "is not a folder")
+    refused(run_here("export", place.run, "--to", "keras", "-o", wrong), "is not a folder")
+
+
+ENCODINGS = ({"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"})
+
+
+@pytest.mark.parametrize("environment", ENCODINGS, ids=lambda one: "-".join(one.values()))
+@pytest.mark.parametrize("how", ["--json", "--csv", None])
+def test_output_goes_through_any_encoding(place, tmp_path, environment, how):
+    photo = next((place.photos / "cat").glob("*.png"))
+    for name in (b"caf\xe9.png", "→ü🐈.png".encode(), b"z.png"):
+        shutil.copy(photo, os.fsencode(tmp_path / "new") + b"-" + name)
+    more = [how] if how else ["--sort-into", tmp_path.parent / "sorted"]
+    assert run_in(environment, "predict", place.run, tmp_path, *more).count(b".png") == 3
+
+
+def run_in(environment, *arguments):
+    """Run a command with other encodings, and return what it printed as bytes."""
+    command = [sys.executable, "-m", "featcache.cli", *map(str, arguments)]
+    own = os.environ | {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"} | environment
+    done = subprocess.run(command, env=own, capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("environment", ENCODINGS, ids=lambda one: "-".join(one.values()))
+def test_tables_go_through_any_encoding(place, environment):
+    printed = run_in(environment, "heads", place.recipe, *place.options(), "--details")
+    assert b"Best on validation" in printed
+    assert b"true \\u2193 predicted \\u2192" in printed
 
 
 def test_predict_draws_a_grid_of_the_photos(place, tmp_path, capfd):

@@ -218,6 +218,7 @@ class Base:
             return None
         saved = self._store.load_spec(network_key(self.spec)) or {}
         if saved.get("sha256") == hashlib.sha256(data).hexdigest():
+            self._store.mark_used(self.spec.folder_name)
             return data
         self._note(
             f"the converted network of {self.spec.folder_name} in the store is damaged or was replaced; the "

@@ -57,6 +57,9 @@ class SpecStore(Protocol):
     def save_file(self, base_name: str, name: str, data: bytes) -> None:
         """Save a file beside a base's shards."""
 
+    def mark_used(self, base_name: str) -> None:
+        """Enter that a base was used."""
+
 
 class ReadOnly:
     """A store that is read and never written: one that somebody else's file names.
@@ -82,3 +85,6 @@ class ReadOnly:
 
     def save_file(self, base_name: str, name: str, data: bytes) -> None:
         """Save nothing."""
+
+    def mark_used(self, base_name: str) -> None:
+        """Enter nothing."""

@@ -137,10 +137,15 @@ def score_head_fully(head: Any, X: Any, y: Any, resamples: int = 1000, seed: int
 
 
 def decides_by_pairs(head: Any) -> bool:
-    """Whether the decision values are of pairs of classes (one-vs-one), which rank no class."""
+    """Whether the decision values are of pairs of classes, which rank no class."""
+    return decides_one_vs_one(head) and len(head.classes_) > 2
+
+
+def decides_one_vs_one(head: Any) -> bool:
+    """Whether the head, fitted or not, compares pairs of classes where there are more than two."""
     parameters = head.get_params() if hasattr(head, "get_params") else {}
     shapes = [value for name, value in parameters.items() if name.endswith("decision_function_shape")]
-    return "ovo" in shapes and len(head.classes_) > 2
+    return "ovo" in shapes
 
 
 def predictions_of(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:

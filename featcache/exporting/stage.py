@@ -25,7 +25,7 @@ from featcache.exporting.formats import LABELS_FILE, QUANTIZE, WRITERS, Exportab
 from featcache.exporting.network import whole_network
 from featcache.exporting.photos import ExportPhotos, Labelled, of_folder, of_run
 from featcache.exporting.runtimes import RUNTIMES, Run, Runtime, run_in_batches
-from featcache.files import folder_written_whole, read_regular
+from featcache.files import check_folder_target, folder_written_whole, read_regular
 from featcache.heads.probabilities import check_expressible
 from featcache.model import Model, find_model
 from featcache.reporter import SILENT, Reporter
@@ -147,6 +147,7 @@ def export(
     check_expressible(loaded.head)
     target = Path(output) if output is not None else export_folder(folder, _variant(to, quantize))
     _refuse_foreign(target)
+    check_folder_target(target)
     source = of_folder(Path(photos), loaded) if photos is not None else of_run(folder, loaded)
     labelled = source.to_check(loaded)
     network = _exportable(loaded, folder.name, quantize, source)

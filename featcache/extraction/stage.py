@@ -29,6 +29,7 @@ from featcache.images.table import Digests, assemble, find_photos, without_broke
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FEATURE_FILE
+from featcache.run.origin import keep_origin
 from featcache.run.profile import keep_profile
 from featcache.store.base_store import Store
 from featcache.store.feature_file import Features
@@ -149,6 +150,7 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     findings = [finding.to_json() for finding in table.findings]
     contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped, findings)
     write_feature_file(path, splits, extracted.locations, base_store, contents)
+    keep_origin(recipe, base.spec.folder_name)
     profile = extracted.profile
     extraction = Extraction(
         recipe.run,

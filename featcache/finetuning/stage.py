@@ -15,7 +15,7 @@ import numpy as np
 from featcache.bases.boundary import LayerRow, SplitNetwork, split_at
 from featcache.bases.sources import build_network
 from featcache.bases.spec import BaseSpec
-from featcache.errors import BaseNetworkError, RecipeError, did_you_mean
+from featcache.errors import BaseNetworkError, RecipeError, TrainingError, did_you_mean
 from featcache.evaluation import full_scores
 from featcache.extraction.stage import Extraction, extract
 from featcache.featurize import decode_photos
@@ -33,10 +33,10 @@ from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FINETUNE_FOLDER, FINETUNED, HISTORY_FILE, model_folder
 from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
-from featcache.run.results import HeadResult, RunResults, best_head, update_results
+from featcache.run.results import HeadFailure, HeadResult, RunResults, best_head, update_results
 from featcache.store.feature_file import Features
 from featcache.store.split import Split
-from featcache.training import Training, fingerprint_of, name_classes, train_heads
+from featcache.training import Training, failures_sentence, fingerprint_of, name_classes, train_heads
 
 _MAX_MEMORY = 2 << 30
 
@@ -102,12 +102,12 @@ def finetune(
     recipe: Recipe,
     reporter: Reporter = SILENT,
     *,
-    training: Training | None = None,
     end_to_end: bool = False,
     score_epochs: bool = False,
 ) -> Finetuning:
     """Fine-tune the top layers of the base together with a trained head; earlier stages run first.
 
+    Heads that the run has with the same settings and data are loaded, and missing ones are trained.
     The boundary is the last layer before the first trainable one that all paths of the network go through.
     Its output is extracted once and kept in the store; the layers above are trained on it. The results equal
     those of training through the whole network, but its frozen part does not run in every epoch. An
@@ -122,9 +122,6 @@ def finetune(
         With a section ``finetune``.
     reporter : Reporter, optional
         Receives progress and notes.
-    training : Training, optional
-        Heads of this recipe that were just trained. Otherwise heads that the run has with the same settings
-        and data are loaded, and missing ones are trained.
     end_to_end : bool, default False
         Train through the whole network, for comparison. With a section ``augment`` Keras then augments the
         photos in every epoch.
@@ -134,20 +131,31 @@ def finetune(
     Raises
     ------
     RecipeError
-        There is no section ``finetune``, it names an unknown head, or there are ``data.folds``; this is found
-        before any photo is read.
+        There is no section ``finetune``, it names an unknown head, or there are ``data.folds``.
     BaseNetworkError
-        There is no such layer.
+        There is no such layer. This and the above are found before any photo is read and anything is written.
     TrainingError
         The head or the fine-tuning diverged.
     FeatcacheError
         All that `featcache.extraction.stage.extract` raises.
     """
+    division = _divide(recipe, check_finetuning(recipe))
+    training = train_heads(recipe.with_heads(_dense_heads(recipe)), reporter, reuse=True)
+    return _finetune(recipe, division, training, reporter, end_to_end, score_epochs)
+
+
+def _finetune(
+    recipe: Recipe,
+    division: SplitNetwork,
+    training: Training,
+    reporter: Reporter,
+    end_to_end: bool = False,
+    score_epochs: bool = False,
+) -> Finetuning:
+    """Fine-tune from the best of the trained heads; see `finetune`."""
     settings = check_finetuning(recipe)
-    training = training or train_heads(recipe.with_heads(_dense_heads(recipe)), reporter, reuse=True)
-    started_from = training.models[best_head(training[name] for name in _dense_heads(recipe)).name]
+    started_from = _best_dense(recipe, training, reporter)
     head = _with_new_weights(started_from.head, recipe.seed) if settings.fresh_head else started_from.head
-    division = _divide(recipe, settings)
     base = recipe.base.model_copy(update={"layer": division.boundary, "pooling": "none"})
     extraction = _extract(recipe, base, end_to_end, reporter)
     with extraction.open() as features:
@@ -184,7 +192,8 @@ def train_and_finetune(recipe: Recipe, reporter: Reporter = SILENT) -> tuple[Tra
     Returns
     -------
     training : Training
-        Its ``best`` takes the fine-tuned model into account.
+        Its ``best`` takes the fine-tuned model into account. A fine-tuning that diverged, or had no head to
+        start from, is in ``failed``.
     finetuning : Finetuning or None
 
     Raises
@@ -194,9 +203,13 @@ def train_and_finetune(recipe: Recipe, reporter: Reporter = SILENT) -> tuple[Tra
     """
     if recipe.finetune is None:
         return train_heads(recipe, reporter), None
-    check_finetuning(recipe)  # before the heads are trained
+    division = _divide(recipe, check_finetuning(recipe))  # before the heads are trained
     training = train_heads(recipe, reporter)
-    finetuning = finetune(recipe, reporter, training=training)
+    try:
+        finetuning = _finetune(recipe, division, training, reporter)
+    except TrainingError as error:
+        failure = HeadFailure(FINETUNED, str(error))
+        return replace(training, failed=(*training.failed, failure)), None
     return replace(training, results=finetuning.results), finetuning
 
 
@@ -238,6 +251,25 @@ def _dense_heads(recipe: Recipe) -> list[str]:
     """Return the names of the heads to choose from: the one that the recipe names, or all Dense heads."""
     settings = check_finetuning(recipe)
     return [settings.head] if settings.head is not None else _dense_names(recipe)
+
+
+def _best_dense(recipe: Recipe, training: Training, reporter: Reporter) -> Model:
+    """Return the model of the best Dense head to choose from; heads that could not be trained are said.
+
+    Raises
+    ------
+    TrainingError
+        None of them could be trained.
+    """
+    names = _dense_heads(recipe)
+    failed = [one for one in training.failed if one.name in names]
+    trained = [training[name] for name in names if name in training.models]
+    if not trained:
+        raise TrainingError(f"there is no Dense head to start from; {failures_sentence(failed, len(names))}")
+    best = best_head(trained).name
+    if failed:
+        reporter.note(f"fine-tuning starts from {best}; {failures_sentence(failed, len(names))}")
+    return training.models[best]
 
 
 def _divide(recipe: Recipe, settings: FinetuneSettings) -> SplitNetwork:

@@ -113,7 +113,7 @@ class Recipe(Section):
             raw = {"data": {"manifest": str(path)}}
         else:
             raw = _read_toml(path)
-        raw.setdefault("run", str(Path("runs") / (path.resolve().stem or "featcache")))
+        raw.setdefault("run", str(Path("runs") / _run_name(path)))
         return cls.parse(raw, overrides, origin=str(path))
 
     @classmethod
@@ -155,6 +155,13 @@ class Recipe(Section):
                     + did_you_mean(name, known)
                 )
         return self.model_copy(update={"heads": tuple(h for h in self.heads if h.name in names)})
+
+
+def _run_name(source: Path) -> str:
+    """Return the default name of a run: a folder's whole name, a file's without ``.toml`` or ``.csv``."""
+    path = source.resolve()
+    is_file = path.suffix.lower() in (".toml", ".csv") and not path.is_dir()
+    return (path.stem if is_file else path.name) or "featcache"
 
 
 def _is_folder(path: Path) -> bool:

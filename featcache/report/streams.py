@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from featcache.errors import OutputError
+from featcache.report.predictions import csv_columns, csv_row
 
 if TYPE_CHECKING:
     from featcache.model import Prediction
@@ -102,14 +103,14 @@ def write_json(value: Any, out: IO[str]) -> None:
     _write(out, text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
-def write_csv(predictions: Sequence[Prediction], classes: Sequence[str], out: IO[str]) -> None:
+def write_csv(
+    predictions: Sequence[Prediction], classes: tuple[str, ...], out: IO[str], top: int | None = None
+) -> None:
     """Write predictions as CSV, in UTF-8; names of files keep their bytes."""
     lines: list[str] = []
     writer = csv.writer(_Lines(lines))
-    writer.writerow(["path", "label", "probability", *classes])
-    for one in predictions:
-        shares = one.probabilities or {}
-        writer.writerow([one.path, one.label or "", one.probability, *(shares.get(c) for c in classes)])
+    writer.writerow(csv_columns(classes, top))
+    writer.writerows(csv_row(one, classes, top) for one in predictions)
     _write(out, "".join(lines))
 
 

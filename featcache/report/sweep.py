@@ -78,6 +78,8 @@ def _cells(entry: Entry, metric: str | None) -> list[str]:
     shown = [f"{key}={_value(value)}" for key, value in finished.searched.items()]
     if outcome.stopped:
         shown.append(f"(stopped after {outcome.epochs} epochs)")
+    if outcome.constant:
+        shown.append("(predicts one class only)")
     return [
         f"{mark}{entry.rank:>3}",
         finished.head,

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from featcache.report.predictions import most_probable
+from featcache.report.streams import printable
+
 if TYPE_CHECKING:
     from featcache.extraction.stage import Extraction, Profile
     from featcache.model import Prediction
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def heads_table(training: Training) -> Table:
-    """Return one row per head with its scores, the best one marked."""
+    """Return one row per head with its scores, the best one marked; heads without scores come last."""
     folds = training.heads[0].validation.get("folds")
     title = f"cross-validated on {len(folds['accuracy'])} folds" if folds else "scored on validation"
     table = Table(title=f"heads, {title}", title_justify="left", box=None, pad_edge=False)
@@ -26,7 +29,17 @@ def heads_table(training: Training) -> Table:
     for head in training.heads:
         best = head.name == training.best
         table.add_row(*_head_row(head), style="bold" if best else "")
+    for failure in training.failed:
+        table.add_row(failure.name, "failed", style="red")
     return table
+
+
+def head_sentences(training: Training) -> list[str]:
+    """Return a sentence for each head that failed, or that predicts one class only."""
+    failed = [f"{one.name} failed: {one.reason}" for one in training.failed]
+    shown = [(head.name, head.only_class) for head in training.heads]
+    constant = [f"{name} predicts one class only: {label}" for name, label in shown if label is not None]
+    return [*constant, *failed]
 
 
 def _head_row(head: HeadResult) -> list[str]:
@@ -181,21 +194,28 @@ def skipped_table(skipped: Sequence[tuple[str, str]], most: int = 20) -> Table:
     table.add_column("photo", overflow="fold")
     table.add_column("reason", overflow="fold")
     for path, reason in skipped[:most]:
-        table.add_row(Text(path), Text(reason))
+        table.add_row(Text(printable(path)), Text(reason))
     if len(skipped) > most:
         table.add_row(f"and {len(skipped) - most:,} more", "")
     return table
 
 
-def predictions_table(predictions: Sequence[Prediction]) -> Table:
-    """Return one row per photo: class and probability, or why there is none."""
+def predictions_table(predictions: Sequence[Prediction], top: int | None = None) -> Table:
+    """Return one row per photo: class and probability, or why there is none; with `top`, further classes."""
     table = Table(box=None, pad_edge=False)
     table.add_column("photo", overflow="fold")
     table.add_column("class")
     table.add_column("probability", justify="right")
+    if top is not None:
+        table.add_column(f"the {top:,} most probable" if top > 1 else "the most probable", overflow="fold")
     for one in predictions:
         label = Text(one.label) if one.label is not None else Text(one.reason or "", style="red")
-        table.add_row(Text(one.path), label, "" if one.probability is None else f"{one.probability:.3f}")
+        cells: list[str | Text] = [label, "" if one.probability is None else f"{one.probability:.3f}"]
+        if top is not None:
+            shown = (f"{name} {share:.3f}" for name, share in most_probable(one, top))
+            cells.append(Text(", ".join(shown)))
+        # escaped before the width of its column is measured
+        table.add_row(Text(printable(one.path)), *cells)
     return table
 
 

@@ -1,6 +1,7 @@
 """Where a run's files are: every file name of a run stands here and nowhere else.
 
 RUN/features.h5              the photos' features, by split
+RUN/origin.json              of which photos and base the results are
 RUN/extraction.json          what extraction did and where its time went
 RUN/heads.json               the trained heads, their scores, and which is the best
 RUN/predictions.npz          every head's predictions on validation, or out of fold, with the photos' digests
@@ -30,6 +31,7 @@ __all__ = [
     "LEADERBOARD_TABLE",
     "MODELS_FOLDER",
     "MODEL_FILE",
+    "ORIGIN_FILE",
     "PREDICTIONS_FILE",
     "RESERVED_NAMES",
     "SWEEP_BEST",
@@ -43,6 +45,7 @@ __all__ = [
 
 FEATURE_FILE = "features.h5"
 EXTRACTION_FILE = "extraction.json"
+ORIGIN_FILE = "origin.json"
 HEADS_FILE = "heads.json"
 PREDICTIONS_FILE = "predictions.npz"
 MODELS_FOLDER = "models"

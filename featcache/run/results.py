@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing import Any
 
 from featcache.errors import FormatError, StoreError
 from featcache.files import file_sha256, locked, read_regular, write_bytes_whole
-from featcache.recipe.names import check_folder_name
+from featcache.run.entries import Entry, FailureEntry, HeadEntry, validated
 from featcache.run.layout import HEADS_FILE, MODEL_FILE, PREDICTIONS_FILE, model_folder
 from featcache.run.predictions import (
     MAX_BYTES,
@@ -66,11 +64,17 @@ class HeadResult:
             "name": self.name,
             "fit_seconds": round(self.fit_seconds, 3),
             "validation": self.validation,
+            "only_class": self.only_class,
             "test": self.test,
             "model": str(self.model),
             "trained_from": self.trained_from,
             "model_sha256": self.model_sha256,
         }
+
+    @property
+    def only_class(self) -> str | None:
+        """The class that the head predicts for every validation photo, although there are others; or None."""
+        return only_class_of(self.validation)
 
     @property
     def is_saved(self) -> bool:
@@ -79,6 +83,25 @@ class HeadResult:
             return bool(self.model_sha256) and file_sha256(self.model / MODEL_FILE) == self.model_sha256
         except OSError:
             return False
+
+
+@dataclass(frozen=True)
+class HeadFailure:
+    """A head without a result.
+
+    Attributes
+    ----------
+    name : str
+    reason : str
+        One line.
+    """
+
+    name: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the failure as JSON-ready data."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -93,11 +116,14 @@ class RunResults:
         In the order in which they were first trained.
     features : dict
         What extraction did, as JSON-ready data.
+    failed : tuple of HeadFailure
+        Heads whose last training on this data failed.
     """
 
     data: str
     heads: tuple[HeadResult, ...]
     features: Mapping[str, Any] = field(default_factory=dict)
+    failed: tuple[HeadFailure, ...] = ()
 
     @property
     def best(self) -> HeadResult:
@@ -113,6 +139,7 @@ class RunResults:
             "run": str(run),
             "features": dict(self.features),
             "heads": [head.to_json() for head in self.heads],
+            "failed": [failure.to_json() for failure in self.failed],
             "best": self.best.name,
             "data": self.data,
         }
@@ -121,15 +148,31 @@ class RunResults:
 def best_head(heads: Iterable[HeadResult]) -> HeadResult:
     """Return the best head: the highest validation accuracy; among equals, the lowest log loss.
 
-    Every command goes by this. A head without log loss comes after those with one, and the first of
-    equal heads wins.
+    Every command goes by this. A head that predicts one class only has learned nothing, however frequent that
+    class is: it comes after all others. A head without log loss comes after equal heads with one, and the
+    first of equal heads wins.
     """
     return max(heads, key=lambda head: _rank(head.validation))
 
 
-def _rank(scores: Mapping[str, Any]) -> tuple[float, float]:
+def _rank(scores: Mapping[str, Any]) -> tuple[bool, float, float]:
     loss = scores["log_loss"]
-    return scores["accuracy"], -math.inf if loss is None else -loss
+    return only_class_of(scores) is None, scores["accuracy"], -math.inf if loss is None else -loss
+
+
+def only_class_of(scores: Mapping[str, Any]) -> str | None:
+    """Return the class that was predicted for every row, where the rows are of several classes; else None.
+
+    Parameters
+    ----------
+    scores : mapping
+        As `featcache.evaluation.full_scores` gives them.
+    """
+    predicted = [sum(column) for column in zip(*scores["confusion"], strict=True)]
+    true = [one["n"] for one in scores["per_class"]]
+    if sum(map(bool, predicted)) != 1 or sum(map(bool, true)) < 2:
+        return None
+    return str(scores["per_class"][predicted.index(max(predicted))]["class"])
 
 
 # ---- reading ---------------------------------------------------------------------------------------------
@@ -153,8 +196,9 @@ def read_results(run: Path, note: Note = lambda _: None) -> RunResults | None:
     try:
         facts = json.loads(read_regular(path, _MAX_HEADS_BYTES))
         data, entries, features = facts["data"], facts["heads"], facts.get("features")
-        if not isinstance(data, str) or not isinstance(entries, list):
-            raise ValueError("data is no text, or heads is no list")
+        failed = facts.get("failed", [])  # earlier versions write none
+        if not (isinstance(data, str) and isinstance(entries, list) and isinstance(failed, list)):
+            raise ValueError("data is no text, or heads or failed is no list")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -162,19 +206,21 @@ def read_results(run: Path, note: Note = lambda _: None) -> RunResults | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         note(f"{path} is damaged ({type(error).__name__}: {_first_line(error)}); its heads are left out")
         return None
-    heads = [head for entry in entries if (head := _head_of(entry, run, note)) is not None]
-    return RunResults(data, tuple(heads), features if isinstance(features, dict) else {}) if heads else None
+    heads = tuple(head for entry in entries if (head := _head_of(entry, run, note)) is not None)
+    if not heads:
+        return None
+    failures = tuple(one for entry in failed if (one := _failure_of(entry, run, note)) is not None)
+    return RunResults(data, heads, features if isinstance(features, dict) else {}, failures)
+
+
+def _failure_of(entry: Any, run: Path, note: Note) -> HeadFailure | None:
+    failure = _valid(FailureEntry, entry, run, note)
+    return None if failure is None else HeadFailure(failure.name, _first_line(failure.reason))
 
 
 def _head_of(entry: Any, run: Path, note: Note) -> HeadResult | None:
-    try:
-        head = _Entry.model_validate(entry)
-    except ValidationError as error:
-        one = error.errors()[0]
-        key = ".".join(map(str, one["loc"]))
-        name = entry.get("name") if isinstance(entry, dict) else entry
-        reason = f"{key}: {one['msg']}" if key else one["msg"]
-        note(f"{run / HEADS_FILE}: an invalid head is left out, {str(name)[:100]!r} ({_first_line(reason)})")
+    head = _valid(HeadEntry, entry, run, note)
+    if head is None:
         return None
     # the folder follows from the name: a path in the file decides nothing
     return HeadResult(
@@ -188,59 +234,16 @@ def _head_of(entry: Any, run: Path, note: Note) -> HeadResult | None:
     )
 
 
+def _valid(kind: type[Entry], entry: Any, run: Path, note: Note) -> Entry | None:
+    try:
+        return validated(kind, entry)
+    except ValueError as error:
+        note(f"{run / HEADS_FILE}: an invalid head is left out, {error}")
+        return None
+
+
 def _first_line(text: object) -> str:
     return (str(text).splitlines() or [""])[0][:200]
-
-
-_Share = Annotated[float, Field(ge=0, le=1, strict=True)]
-_Count = Annotated[int, Field(ge=0, strict=True)]
-
-
-class _ClassScores(BaseModel):
-    name: str = Field(alias="class")
-    precision: _Share | None
-    recall: _Share | None
-    f1: _Share | None
-    n: _Count
-
-
-class _Scores(BaseModel):
-    """The scores that commands show and compare; others may stand beside them."""
-
-    model_config = ConfigDict(extra="allow")
-
-    n: _Count
-    accuracy: _Share
-    accuracy_low: _Share
-    accuracy_high: _Share
-    balanced_accuracy: _Share
-    macro_f1: _Share
-    roc_auc: _Share | None
-    log_loss: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] | None
-    confusion: list[list[_Count]]
-    per_class: list[_ClassScores]
-
-    @model_validator(mode="after")
-    def _confusion_is_square(self) -> _Scores:
-        k = len(self.per_class)
-        if [len(row) for row in self.confusion] != [k] * k:
-            raise ValueError(f"confusion must have {k} rows of {k} numbers")
-        return self
-
-
-class _Entry(BaseModel):
-    name: str
-    fit_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    validation: _Scores
-    test: _Scores | None = None
-    trained_from: str = ""
-    model_sha256: str = ""
-
-    @field_validator("name")
-    @classmethod
-    def _can_be_a_folder(cls, name: str) -> str:
-        check_folder_name(name)
-        return name
 
 
 # ---- writing ---------------------------------------------------------------------------------------------
@@ -252,10 +255,12 @@ def update_results(
     predictions: RunPredictions,
     features: Mapping[str, Any] | None = None,
     note: Note = lambda _: None,
+    failed: Sequence[HeadFailure] = (),
 ) -> RunResults:
     """Enter trained heads and their predictions into the run.
 
-    Earlier heads stay where they were trained on the same data; one of the same name is replaced.
+    Earlier heads stay if they were trained on the same data; one of the same name is replaced. `note` says
+    how many were trained on other data and are no longer listed.
 
     Parameters
     ----------
@@ -268,6 +273,8 @@ def update_results(
         What extraction did; without it what the file says of it stays.
     note : callable, optional
         Called with one sentence for everything that is left out.
+    failed : sequence of HeadFailure, optional
+        Heads that could not be trained. An earlier model of that name stays.
 
     Returns
     -------
@@ -283,17 +290,31 @@ def update_results(
     saved = [replace(head, model_sha256=file_sha256(head.model / MODEL_FILE)) for head in heads]
     with locked(path):
         earlier = read_results(run, note)
-        new = {head.name.lower() for head in saved}
-        same_data = earlier is not None and earlier.data == predictions.data
-        kept = (
-            [head for head in earlier.heads if head.name.lower() not in new] if earlier and same_data else []
-        )
         if features is None:
             features = earlier.features if earlier else {}
-        results = RunResults(predictions.data, (*kept, *saved), features)
+        new = RunResults(predictions.data, tuple(saved), features, tuple(failed))
+        results = _with_earlier(new, earlier, note)
         _keep_predictions(run, _merged(_readable_predictions(run, note), predictions, results), note)
         write_bytes_whole(path, (json.dumps(results.to_json(run), indent=1) + "\n").encode())
     return results
+
+
+def _with_earlier(new: RunResults, earlier: RunResults | None, note: Note) -> RunResults:
+    """Add what an earlier training on the same data gave under other names."""
+    replaced = {head.name.lower() for head in new.heads}
+    named = replaced | {failure.name.lower() for failure in new.failed}
+    if earlier is None:
+        return new
+    others = [head for head in earlier.heads if head.name.lower() not in replaced]
+    if earlier.data != new.data:
+        if others:
+            note(
+                "the photos, their labels or splits have changed since these heads of the run were trained; "
+                f"{HEADS_FILE} no longer lists them: {', '.join(head.name for head in others)}"
+            )
+        return new
+    failed = [one for one in earlier.failed if one.name.lower() not in named]
+    return replace(new, heads=(*others, *new.heads), failed=(*failed, *new.failed))
 
 
 def read_predictions(run: Path) -> RunPredictions | None:

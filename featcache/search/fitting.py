@@ -212,7 +212,10 @@ def _scored(job: Job, head: Any, outcome: Outcome) -> Outcome:
         raise TrainingError(f"it has no {job.metric} on these validation photos")
     y_true, _, predicted, *_ = arguments
     correct = pack(np.asarray(predicted) == y_true)
-    return replace(outcome, value=value, scores=scores, size=size_of(head), correct=correct)
+    constant = len(np.unique(predicted)) == 1 < len(np.unique(y_true))
+    return replace(
+        outcome, value=value, scores=scores, size=size_of(head), correct=correct, constant=constant
+    )
 
 
 def _failed(error: Exception) -> Outcome:

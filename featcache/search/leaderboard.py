@@ -69,6 +69,7 @@ class Entry:
             "size": outcome.size,
             "epochs": outcome.epochs,
             "stopped": outcome.stopped,
+            "predicts_one_class": outcome.constant,
             "tied": self.tied,
             "recommended": self.recommended,
         }
@@ -125,7 +126,8 @@ def make_leaderboard(finished: Iterable[Finished], metric: str) -> Leaderboard:
     not significantly different from it by McNemar's exact test at 5%: the best score of many is partly luck.
     Of these the simplest is recommended, the one with the smallest ``size``; among equals, the first. (The
     time to fit is not used, because the choice would then differ between runs.) Pruned heads did not finish
-    training, so they are neither best nor tied.
+    training, so they are neither best nor tied. Heads that predict one class only come after those that do
+    not, and are neither best nor tied while there is another.
 
     Parameters
     ----------
@@ -137,7 +139,8 @@ def make_leaderboard(finished: Iterable[Finished], metric: str) -> Leaderboard:
     ordered = sorted(
         (one for one in everything if one.outcome.value is not None), key=lambda one: _place(one, metric)
     )
-    tied = _tied([one for one in ordered if not one.outcome.stopped])
+    complete = [one for one in ordered if not one.outcome.stopped]
+    tied = _tied([one for one in complete if not one.outcome.constant] or complete)
     chosen = min(tied, key=lambda one: one.outcome.size)
     entries = [
         Entry(rank, one, any(one is other for other in tied), one is chosen)
@@ -147,11 +150,12 @@ def make_leaderboard(finished: Iterable[Finished], metric: str) -> Leaderboard:
     return Leaderboard(metric, tuple(entries), tuple(failed))
 
 
-def _place(one: Finished, metric: str) -> tuple[bool, float, float, int]:
+def _place(one: Finished, metric: str) -> tuple[bool, bool, float, float, int]:
     value = one.outcome.value or 0.0
     loss = one.outcome.scores["log_loss"]
     return (
         one.outcome.stopped,
+        one.outcome.constant,
         value if metric == "log_loss" else -value,
         float("inf") if loss is None else loss,
         one.trial,

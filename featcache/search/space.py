@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from featcache.errors import RecipeError
+from featcache.evaluation.scoring import decides_one_vs_one
 from featcache.heads.estimators import build_head
 from featcache.recipe import HeadSettings, Range, SpaceSettings
 
@@ -119,13 +120,15 @@ class SearchSpace:
             for values in product(*(_all(values) for values in kind.searched.values())):
                 yield {KIND: name, **dict(zip(keys, values, strict=True))}
 
-    def check(self, metric: str) -> None:
+    def check(self, metric: str, classes: int = 2) -> None:
         """Build heads from all parts of the space, so that invalid settings are found before the search.
 
         Parameters
         ----------
         metric : str
             Heads that cannot be scored by it are refused, too.
+        classes : int
+            Number of classes; 2 while it is not known, since heads for more can be scored on two as well.
 
         Raises
         ------
@@ -135,24 +138,26 @@ class SearchSpace:
         for name, kind in self._kinds.items():
             ends = {key: _ends(values) for key, values in kind.searched.items()}
             first = {key: values[0] for key, values in ends.items()}
-            self._check_some(name, [first, *_with_another(first, ends)], metric)
+            self._check_some(name, [first, *_with_another(first, ends)], metric, classes)
             for key, values in ends.items():
                 for value in values:
                     near = first | {key: value}
-                    self._check_some(name, [near, *_with_another(near, ends, besides=key)], metric)
+                    others = [near, *_with_another(near, ends, besides=key)]
+                    self._check_some(name, others, metric, classes)
 
-    def _check_some(self, name: str, settings: list[dict[str, Any]], metric: str) -> None:
+    def _check_some(self, name: str, settings: list[dict[str, Any]], metric: str, classes: int) -> None:
         """Raise the first error where none of the settings makes a head."""
         refused = None
         for one in settings:
             try:
-                head = build_head(self._with(name, one))
-                if metric == "log_loss" and not hasattr(head, "predict_proba"):
-                    raise RecipeError(
-                        f"head {name!r}: {self._kinds[name].type} has no probabilities, which "
-                        "metric = 'log_loss' needs; choose another metric or another head"
-                    )
-                return
+                missing = _missing_for(metric, build_head(self._with(name, one)), classes)
+                if missing is None:
+                    return
+                kind = self._kinds[name].type
+                raise RecipeError(
+                    f"head {name!r}: {kind} has {missing}, which metric = {metric!r} needs; choose another "
+                    f"metric, other parameters of {kind} or another head"
+                )
             except RecipeError as error:
                 refused = refused or error
         raise RecipeError(f"sweep.space.{name}: {refused}")
@@ -164,6 +169,17 @@ class SearchSpace:
         except ValidationError as error:
             one = error.errors()[0]
             raise RecipeError(f"{one['loc'][0]} = {one['input']!r}: {one['msg']}") from None
+
+
+def _missing_for(metric: str, head: Any, classes: int) -> str | None:
+    """Return what the head lacks to be scored by the metric, as "no probabilities"; None where it can be."""
+    if metric not in ("log_loss", "roc_auc") or hasattr(head, "predict_proba"):
+        return None
+    if metric == "log_loss":
+        return "no probabilities"
+    if not hasattr(head, "decision_function"):
+        return "neither probabilities nor decision values"
+    return "no decision value for each class" if classes > 2 and decides_one_vs_one(head) else None
 
 
 def _with_another(

@@ -130,6 +130,7 @@ def _search(
     """Run the trials; return the study's name and its finished trials by number."""
     with extraction.open() as features:
         _check_metric(recipe.sweep.metric, features["validation"].labels, features.classes)
+        space.check(recipe.sweep.metric, len(features.classes))
         settings = StudySettings.of(recipe, fingerprint_of(features))
         job = Job(
             features["train"].load_views(),

@@ -45,6 +45,8 @@ class Outcome:
         Whether it was pruned because others did better.
     reason : str or None
         Why the trial failed.
+    constant : bool
+        Whether it predicts one class only, although the validation photos are of several.
     """
 
     value: float | None = None
@@ -55,6 +57,7 @@ class Outcome:
     epochs: int | None = None
     stopped: bool = False
     reason: str | None = None
+    constant: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON-ready data; ``Outcome(**data)`` reads it."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from featcache.files import explain_os_error, read_regular, remove_left_behind, 
 from featcache.store import shards
 from featcache.store.format import BASE_FILE, SHARD_FOLDER, SHARD_FORMAT, VERIFIED_FILE
 from featcache.store.plan import Key, Location
+from featcache.store.usage import hold, mark_used
 
 Stat = list[int]
 
@@ -82,6 +85,12 @@ class Store:
         """
         write_bytes_whole(self.folder / _checked(base_name) / _checked(name), data)
 
+    def mark_used(self, base_name: str) -> None:
+        """Enter that a base was used, see `featcache.store.usage`; what is not in the store has no use."""
+        folder = self.folder / _checked(base_name)
+        if folder.is_dir():
+            mark_used(folder)
+
     def _spec_file(self, key: str) -> Path:
         return self.folder / "resolved" / f"{_checked(key)}.json"
 
@@ -139,6 +148,7 @@ class BaseStore:
         self.base = base
         self.read_only = read_only
         self.shard_folder = folder / SHARD_FOLDER
+        self._is_held = False
 
     def find(self, wanted: Collection[Key] | None, note: Callable[[str], None]) -> dict[Key, Location]:
         """Return where the wanted rows are; damaged shards are set aside and their rows are not found.
@@ -155,6 +165,7 @@ class BaseStore:
         StoreError
             A shard cannot be read although it may be good: it is not renamed and not computed again.
         """
+        self._hold()
         wanted = None if wanted is None else set(wanted)
         found: dict[Key, Location] = {}
         verified = self._load_verified()
@@ -216,8 +227,9 @@ class BaseStore:
 
         It enters into `locations` where each row is; `fact_names` are those of the facts that it is given.
         """
-        if self.shard_folder.exists():
-            remove_left_behind(self.shard_folder)
+        self.shard_folder.mkdir(parents=True, exist_ok=True)
+        self._hold()
+        remove_left_behind(self.shard_folder)
         base_file, facts = self.folder / BASE_FILE, {"format": SHARD_FORMAT, **self.base}
         if _read_json(base_file) != facts:
             write_bytes_whole(base_file, _json_bytes(facts))
@@ -234,11 +246,21 @@ class BaseStore:
         StoreError
             A shard cannot be read now.
         """
+        self._hold()
         verified = self._load_verified()
         for name in names:
             path = self._path(name)
             if verified.get(name) != _stat(path):
                 shards.check_bytes(path)
+
+    def _hold(self) -> None:
+        """Keep the base from being removed as long as this object lives."""
+        if self._is_held or not self.folder.exists():
+            return
+        handle = hold(self.folder, may_write=not self.read_only)
+        if handle is not None:
+            self._is_held = True
+            weakref.finalize(self, os.close, handle)
 
     def read(self, places: Sequence[Location], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Read the rows at `places`, shape (n, *shape); raises as `gather`."""

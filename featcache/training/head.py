@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -49,16 +50,13 @@ def train_head(
 
     Raises
     ------
-    RecipeError
-        The settings do not go with the classes.
     TrainingError
         The head cannot be trained on these features.
     """
-    head = with_class_numbers(settings, head, data.classes, recipe.seed)
     name = str(settings.name)
-    # they belong to an earlier head of this name
-    curves_file(recipe.run, name).unlink(missing_ok=True)
-    out_of_fold_file(recipe.run, name).unlink(missing_ok=True)
+    for path in (curves_file(recipe.run, name), out_of_fold_file(recipe.run, name)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()  # of an earlier head of this name
     try:
         if data.scored.folds is None:
             seconds = _fit(head, settings, data, reporter)
@@ -67,9 +65,7 @@ def train_head(
             scores, predictions = _cross_validated(recipe, head, name, data)
             seconds = _fit(head, settings, data, reporter)
     except ClassifierError as error:
-        raise TrainingError(f"head {name!r} cannot be trained on these features: {error}") from error
-    except TrainingError as error:
-        raise TrainingError(f"head {name!r}: {error}") from error
+        raise TrainingError(f"it cannot be trained on these features: {error}") from error
     name_classes(scores, data.classes)
     model = Model(name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache)
     key = trained_from(settings, recipe.seed)
@@ -187,7 +183,7 @@ def scored_on_test(one: TrainedHead, data: TrainingData) -> TrainedHead:
     try:
         test = full_scores(*predictions_of(one.model.head, *data.rows["test"]))
     except TrainingError as error:
-        raise TrainingError(f"head {one.result.name!r} cannot predict the test photos: {error}") from error
+        raise TrainingError(f"it cannot predict the test photos: {error}") from error
     name_classes(test, data.classes)
     return replace(one, result=replace(one.result, test=test))
 

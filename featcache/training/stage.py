@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from featcache.errors import RecipeError, TrainingError
+from featcache.errors import ModelError, RecipeError, TrainingError
+from featcache.evaluation.calls import first_line
 from featcache.extraction.stage import Extraction, extract
 from featcache.heads.estimators import build_head
 from featcache.model import Model
@@ -14,6 +15,7 @@ from featcache.recipe import HeadSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.predictions import RunPredictions
 from featcache.run.results import (
+    HeadFailure,
     HeadResult,
     RunResults,
     best_head,
@@ -22,7 +24,13 @@ from featcache.run.results import (
     update_results,
 )
 from featcache.training.data import TrainingData
-from featcache.training.head import TrainedHead, scored_on_test, train_head, trained_from
+from featcache.training.head import (
+    TrainedHead,
+    scored_on_test,
+    train_head,
+    trained_from,
+    with_class_numbers,
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,15 @@ class Training:
         All heads of the run, also those that were trained before on the same data.
     models : dict of str to Model
         The models of `heads`, in memory.
+    failed : tuple of HeadFailure
+        The heads that could not be trained, with the reasons.
     """
 
     extraction: Extraction
     heads: tuple[HeadResult, ...]
     results: RunResults
     models: Mapping[str, Model] = field(default_factory=dict, repr=False, compare=False)
+    failed: tuple[HeadFailure, ...] = ()
 
     @property
     def best(self) -> str:
@@ -52,7 +63,20 @@ class Training:
         return self.results.best.name
 
     def __getitem__(self, name: str) -> HeadResult:
-        return next(head for head in (*self.heads, *self.results.heads) if head.name == name)
+        """Return a head of the run by name.
+
+        Raises
+        ------
+        TrainingError
+            It could not be trained.
+        KeyError
+            The run has no such head.
+        """
+        for failure in self.failed:
+            if failure.name == name:
+                raise TrainingError(f"head {name!r}: {failure.reason}")
+        found = {head.name: head for head in (*self.results.heads, *self.heads)}
+        return found[name]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
@@ -60,12 +84,15 @@ class Training:
             "run": str(self.extraction.run),
             "features": self.extraction.to_json(),
             "heads": [head.to_json() for head in self.heads],
+            "failed": [failure.to_json() for failure in self.failed],
             "best": self.best,
         }
 
 
 def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = False) -> Training:
     """Train the recipe's heads on its features; stage 1 runs first and computes what is missing.
+
+    A head that cannot be trained, scored or saved is in ``failed`` of the result, the others in ``heads``.
 
     Parameters
     ----------
@@ -82,9 +109,10 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = Fa
     Raises
     ------
     RecipeError
-        A head's settings are invalid; this is found before any photo is read.
+        A head's settings are invalid; this is found before any photo is read. Or a head has a weight for a
+        class that the photos do not have; this is found before any head is trained.
     TrainingError
-        A head cannot be trained on these features; the others are trained and saved before.
+        None of the heads can be trained on these features.
     FeatcacheError
         All that `featcache.extraction.stage.extract` raises.
     """
@@ -92,17 +120,23 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = Fa
     _refuse_calibration_on_folds(recipe)
     extraction = extract(recipe, reporter)
     data = TrainingData(extraction, recipe)
+    heads = [(one, with_class_numbers(one, head, data.classes, recipe.seed)) for one, head in heads]
     known, results = _reusable(recipe, data, reporter) if reuse else ({}, None)
     if results is not None and len(known) == len(heads):
         return _training(extraction, results, [known[str(settings.name)] for settings, _ in heads])
-    trained, failures = _train_all(recipe, heads, known, data, reporter)
-    if trained:
-        trained = _score_best_on_test(trained, data)
-        results = _save(recipe, trained, data, extraction, reporter)
-    if failures or results is None:
-        saved = f"{len(trained)} of {len(heads)} heads are trained and saved"
-        raise TrainingError("; ".join([*map(str, failures), saved])) from failures[0]
-    return _training(extraction, results, trained)
+    trained, failed = _train_all(recipe, heads, known, data, reporter)
+    trained = _score_best_on_test(trained, data, failed)
+    trained = _save_models(trained, failed)
+    if not trained:
+        raise TrainingError(failures_sentence(failed, len(heads)))
+    results = _save_results(recipe, trained, failed, data, extraction, reporter)
+    return _training(extraction, results, trained, failed)
+
+
+def failures_sentence(failed: Sequence[HeadFailure], heads: int) -> str:
+    """Say how many of so many heads could not be trained, and why."""
+    reasons = "; ".join(f"{one.name}: {one.reason}" for one in failed)
+    return f"{len(failed):,} of {heads:,} heads could not be trained: {reasons}"
 
 
 def _train_all(
@@ -111,10 +145,10 @@ def _train_all(
     known: Mapping[str, TrainedHead],
     data: TrainingData,
     reporter: Reporter,
-) -> tuple[list[TrainedHead], list[TrainingError]]:
-    """Train the heads that are not known; return the trained ones and the errors of the others."""
+) -> tuple[list[TrainedHead], list[HeadFailure]]:
+    """Train the heads that are not known; return the trained ones and the failures of the others."""
     trained: list[TrainedHead] = []
-    failures: list[TrainingError] = []
+    failed: list[HeadFailure] = []
     _ = data.scored  # too few photos for the folds are found before any training
     reporter.advance("training", 0, len(heads))
     for done, (settings, head) in enumerate(heads, start=1):
@@ -122,15 +156,22 @@ def _train_all(
         try:
             trained.append(known.get(name) or train_head(recipe, settings, head, data, reporter))
         except TrainingError as error:
-            failures.append(error)
+            failed.append(HeadFailure(name, first_line(error)))
+        except MemoryError:
+            failed.append(HeadFailure(name, "out of memory; use fewer photos, or pooling or pca before it"))
         reporter.advance("training", done, len(heads))
-    return trained, failures
+    return trained, failed
 
 
-def _training(extraction: Extraction, results: RunResults, trained: Sequence[TrainedHead]) -> Training:
+def _training(
+    extraction: Extraction,
+    results: RunResults,
+    trained: Sequence[TrainedHead],
+    failed: Sequence[HeadFailure] = (),
+) -> Training:
     listed = {head.name: head for head in results.heads}
     models = {one.result.name: one.model for one in trained}
-    return Training(extraction, tuple(listed[name] for name in models), results, models)
+    return Training(extraction, tuple(listed[name] for name in models), results, models, tuple(failed))
 
 
 def _refuse_calibration_on_folds(recipe: Recipe) -> None:
@@ -156,25 +197,48 @@ def _reusable(
     return {one.name: TrainedHead(Model.load(one.model), one, kept.get(one.name)) for one in found}, results
 
 
-def _score_best_on_test(trained: Sequence[TrainedHead], data: TrainingData) -> list[TrainedHead]:
-    """Score the best of the heads on test, and no other: test must have no part in the choice."""
-    best = best_head(one.result for one in trained).name
-    return [scored_on_test(one, data) if one.result.name == best else one for one in trained]
+def _score_best_on_test(
+    trained: list[TrainedHead], data: TrainingData, failed: list[HeadFailure]
+) -> list[TrainedHead]:
+    """Score the best of the heads on test, and no other: test must have no part in the choice.
+
+    A head that cannot predict the test photos is moved to `failed`, and the best of the others is scored.
+    """
+    while trained:
+        name = best_head(one.result for one in trained).name
+        place = [one.result.name for one in trained].index(name)
+        try:
+            return [*trained[:place], scored_on_test(trained[place], data), *trained[place + 1 :]]
+        except TrainingError as error:
+            failed.append(HeadFailure(name, first_line(error)))
+            trained = [*trained[:place], *trained[place + 1 :]]
+    return trained
 
 
-def _save(
+def _save_models(trained: Sequence[TrainedHead], failed: list[HeadFailure]) -> list[TrainedHead]:
+    """Save the models that are new; one that cannot be saved is moved to `failed`."""
+    saved = []
+    for one in trained:
+        scores = {"validation": one.result.validation, "test": one.result.test}
+        try:
+            if one.model.scores != scores:
+                one.model.scores.update(scores)
+                one.model.save(one.result.model)
+            saved.append(one)
+        except ModelError as error:
+            failed.append(HeadFailure(one.result.name, first_line(error)))
+    return saved
+
+
+def _save_results(
     recipe: Recipe,
     trained: Sequence[TrainedHead],
+    failed: Sequence[HeadFailure],
     data: TrainingData,
     extraction: Extraction,
     reporter: Reporter,
 ) -> RunResults:
-    """Save the models and enter them into the run."""
-    for one in trained:
-        scores = {"validation": one.result.validation, "test": one.result.test}
-        if one.model.scores != scores:
-            one.model.scores.update(scores)
-            one.model.save(one.result.model)
+    """Enter the heads into the run."""
     predictions = {one.result.name: one.predictions for one in trained if one.predictions is not None}
     return update_results(
         recipe.run,
@@ -182,4 +246,5 @@ def _save(
         RunPredictions(data.fingerprint, data.classes, data.scored, predictions),
         extraction.to_json(),
         reporter.note,
+        failed,
     )

@@ -303,9 +303,39 @@ def test_through_the_whole_network_photos_are_augmented_anew(place):
         ({"unfreeze_from": None, "from_layer": "block_99"}, BaseNetworkError, "not a layer of MobileNetV2"),
     ],
 )
-def test_what_cannot_be_is_refused(place, settings, error, message):
-    with pytest.raises(error, match=message):
-        finetune(recipe_in(place, "refused", **settings))
+def test_what_cannot_be_is_refused_before_any_photo_is_read(place, monkeypatch, settings, error, message):
+    monkeypatch.setattr("featcache.extraction.stage.load_table", lambda *_: pytest.fail("photos were read"))
+    for stage in (finetune, train_and_finetune):
+        with pytest.raises(error, match=message):
+            stage(recipe_in(place, "refused", **settings))
+    assert not (place / "refused").exists()
+
+
+DIVERGES = {"type": "dense", "name": "diverges", "units": [4], "learning_rate": 1e30}
+
+
+def with_heads(recipe, *heads):
+    raw = json.loads(recipe.model_dump_json(exclude_none=True, exclude={"sweep"}))
+    return Recipe.parse(raw | {"heads": list(heads)})
+
+
+def test_it_starts_from_a_head_that_could_be_trained(place):
+    training, tuned = train_and_finetune(
+        with_heads(recipe_in(place, "one-fails", epochs=1), DIVERGES, LINEAR)
+    )
+    assert [failure.name for failure in training.failed] == ["diverges"]
+    assert tuned.head == "linear"
+
+
+@pytest.mark.parametrize("of", ["heads", "finetuning"])
+def test_a_fine_tuning_that_fails_does_not_lose_the_heads(place, of):
+    settings = {"epochs": 1} | ({"learning_rate": 1e30} if of == "finetuning" else {})
+    recipe = recipe_in(place, f"no-{of}", **settings)
+    dense = LINEAR if of == "finetuning" else DIVERGES
+    training, tuned = train_and_finetune(with_heads(recipe, dense, {"type": "LogisticRegression"}))
+    assert tuned is None
+    assert training.failed[-1].name == "finetuned"
+    assert "LogisticRegression" in {head.name for head in training.heads}
 
 
 def test_a_recipe_must_say_where_to_start(place):

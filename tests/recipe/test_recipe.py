@@ -58,6 +58,11 @@ def test_the_run_folder_is_named_after_the_source(tmp_path):
     assert Recipe.load(tmp_path / "birds.toml").run == Path("runs/birds")
     assert Recipe.load(tmp_path / "birds.csv").run == Path("runs/birds")
     assert Recipe.load(tmp_path).run == Path("runs") / tmp_path.name
+    for name in ("pets.v1", "pets.toml", "pets.csv"):
+        (tmp_path / name).mkdir()
+        assert Recipe.load(tmp_path / name).run == Path("runs") / name, "the whole name of a folder"
+    (tmp_path / "birds.v2.TOML").write_text('[data]\nroot = "x"\n')
+    assert Recipe.load(tmp_path / "birds.v2.TOML").run == Path("runs/birds.v2")
     (tmp_path / "birds.toml").write_text('run = "elsewhere"\n[data]\nroot = "x"\n')
     assert Recipe.load(tmp_path / "birds.toml").run == Path("elsewhere")
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from featcache.evaluation import full_scores
 from featcache.model import find_model
 from featcache.run.layout import HEADS_FILE, PREDICTIONS_FILE, model_folder
 from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
-from featcache.run.results import HeadResult, best_head, read_predictions, read_results, update_results
+from featcache.run.results import (
+    HeadResult,
+    best_head,
+    only_class_of,
+    read_predictions,
+    read_results,
+    update_results,
+)
 
 LABELS = np.array([0, 1, 0, 1, 1, 0])
 ROWS = ScoredRows(np.arange(6 * 32, dtype=np.uint8).reshape(6, 32), LABELS)
@@ -67,6 +75,27 @@ def test_the_best_has_the_highest_accuracy_then_the_lowest_log_loss_and_none_is_
     assert best_head([heads[0], heads[4]]).name == "svc"
 
 
+def constant_head(run, name, label=0):
+    """A head that predicts one class only, more often right than the others here."""
+    said = np.full((6, 2), 0.1)
+    said[:, label] = 0.9
+    measured = full_scores(LABELS, said, said.argmax(axis=1), [0, 1], resamples=10)
+    return replace(head(run, name), validation={**head(run, name).validation, **measured})
+
+
+def test_a_head_that_predicts_one_class_only_is_best_only_among_such_heads(tmp_path):
+    constant, worse = constant_head(tmp_path, "constant", 1), head(tmp_path, "worse", right=2)
+    assert constant.validation["accuracy"] > worse.validation["accuracy"]
+    assert best_head([constant, worse]).name == "worse"
+    assert best_head([constant, constant_head(tmp_path, "other", 0)]).name == "constant"
+    assert [one.to_json()["only_class"] for one in (constant, worse)] == ["1", None]
+
+
+def test_where_there_is_one_class_only_predicting_it_is_right():
+    y = np.zeros(4, int)
+    assert only_class_of(full_scores(y, None, y, [0, 1], resamples=10)) is None
+
+
 def test_every_reader_takes_the_same_best_and_the_file_does_not_name_it(tmp_path):
     results = enter(tmp_path, head(tmp_path, "A", 5), head(tmp_path, "B", 3))
     assert results.best.name == read_results(tmp_path).best.name == "A"
@@ -91,8 +120,11 @@ def test_heads_on_the_same_data_stay_and_one_of_the_same_name_is_replaced(tmp_pa
     results = enter(tmp_path, head(tmp_path, "a", 5))
     assert [one.name for one in results.heads] == ["B", "a"], "some file systems ignore case"
     assert set(read_predictions(tmp_path).heads) == {"B", "a"}
-    results = enter(tmp_path, head(tmp_path, "C"), data="other")
+    notes = []
+    results = enter(tmp_path, head(tmp_path, "C"), data="other", notes=notes)
     assert [one.name for one in results.heads] == ["C"]
+    assert len(notes) == 1
+    assert notes[0].endswith("no longer lists them: B, a")
     assert set(read_predictions(tmp_path).heads) == {"C"}
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,12 +30,25 @@ def finished(trial, wrong, size=10, stopped=False, log_loss=0.5, **more):
     return Finished(trial, "head", more or {"C": 1.5}, outcome)
 
 
+def constant(one):
+    return replace(one, outcome=replace(one.outcome, constant=True))
+
+
 def failed(trial, reason="it diverged"):
     return Finished(trial, "bad", {"C": 2.0}, Outcome(reason=reason))
 
 
 def order(board):
     return [entry.finished.trial for entry in board.entries]
+
+
+def test_a_head_that_predicts_one_class_only_is_recommended_only_among_such_heads():
+    """It is the simplest, and not significantly different from the best."""
+    board = make_leaderboard([constant(finished(0, range(4), size=1)), finished(1, range(5))], "accuracy")
+    assert order(board) == [1, 0]
+    assert (board.recommended.finished.trial, [entry.tied for entry in board.entries]) == (1, [True, False])
+    assert [entry["predicts_one_class"] for entry in board.to_json()["entries"]] == [False, True]
+    assert make_leaderboard([constant(finished(0, range(4)))], "accuracy").recommended.finished.trial == 0
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))

@@ -17,8 +17,9 @@ from featcache.cli import main
 from featcache.errors import RecipeError, TrainingError
 from featcache.extraction.stage import extract
 from featcache.model import Model
-from featcache.recipe import Recipe
+from featcache.recipe import Recipe, SpaceSettings
 from featcache.reporter import Reporter
+from featcache.search.space import SearchSpace
 from featcache.search.sweep import run_sweep
 from featcache.training import train_heads
 
@@ -154,6 +155,37 @@ def test_a_metric_that_validation_does_not_define_is_refused_before_the_first_tr
     )
     with pytest.raises(TrainingError, match=r"'roc_auc' needs validation photos.*none of 'dog'"):
         run_sweep(recipe.model_copy(update={"data": data}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "head", "message"),
+    [
+        (
+            "log_loss",
+            {"type": "LinearSVC"},
+            "LinearSVC has no probabilities, which metric = 'log_loss' needs",
+        ),
+        ("log_loss", {"type": "SGDClassifier", "loss": ["hinge"]}, "SGDClassifier has no probabilities"),
+        (
+            "roc_auc",
+            {"type": "NearestCentroid", "metric": "manhattan"},
+            "NearestCentroid has neither probabilities nor decision values",
+        ),
+    ],
+)
+def test_a_head_without_what_the_metric_needs_is_refused_before_any_photo_is_read(
+    place, tmp_path, monkeypatch, metric, head, message
+):
+    monkeypatch.setattr("featcache.search.sweep.extract", lambda *_: pytest.fail("photos were read"))
+    with pytest.raises(RecipeError, match=message):
+        run_sweep(recipe_with(place, tmp_path / "run", space={"x": head}, metric=metric))
+
+
+def test_pairs_of_classes_rank_none_of_three(place):
+    space = SearchSpace({"x": SpaceSettings(type="SVC", decision_function_shape="ovo")})
+    space.check("roc_auc", 2)
+    with pytest.raises(RecipeError, match=r"SVC has no decision value for each class, .*'roc_auc' needs"):
+        space.check("roc_auc", 3)
 
 
 def test_a_mistake_is_found_before_any_photo_is_read(place, tmp_path, monkeypatch):

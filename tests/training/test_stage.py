@@ -9,7 +9,7 @@ from conftest import TINY_BASE, make_photo, make_photos
 from PIL import Image
 from sklearn.naive_bayes import GaussianNB
 
-from featcache.errors import FeatcacheError, RecipeError, StoreError, TrainingError
+from featcache.errors import FeatcacheError, ModelError, RecipeError, StoreError, TrainingError
 from featcache.evaluation import score_head
 from featcache.extraction.stage import extract
 from featcache.heads import pooling
@@ -83,7 +83,7 @@ def with_scores(monkeypatch, *scores):
     monkeypatch.setattr(
         training_of_head,
         "full_scores",
-        lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[]),
+        lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[], confusion=[]),
     )
 
 
@@ -187,11 +187,12 @@ def test_heads_json_says_what_the_result_says(train_on):
     written = json.loads((result.extraction.run / "heads.json").read_text())
     assert written.pop("data")
     assert written == result.to_json()
-    assert set(written) == {"run", "features", "heads", "best"}
+    assert set(written) == {"run", "features", "heads", "failed", "best"}
     assert set(written["heads"][0]) == {
         "name",
         "fit_seconds",
         "validation",
+        "only_class",
         "test",
         "model",
         "trained_from",
@@ -390,7 +391,7 @@ def test_a_weight_for_a_class_that_is_not_there_is_refused(train_on, kind):
 
 def test_a_weight_that_is_no_number_is_refused(train_on):
     for kind in ("dense", "LogisticRegression"):
-        with pytest.raises(FeatcacheError, match="'head'"):
+        with pytest.raises(FeatcacheError, match=r"\bhead\b.*heavy"):
             train_on(WEIGHED[kind] | {"class_weight": {"cat": "heavy", "dog": 1.0}})
 
 
@@ -410,19 +411,67 @@ def test_a_weight_that_is_no_number_is_refused(train_on):
     ids=lambda head: head["type"],
 )
 def test_a_head_that_cannot_be_trained_is_named(train_on, head):
+    training = train_on(LOGISTIC, head | {"name": "mine"})
+    assert [failure.name for failure in training.failed] == ["mine"]
+    assert "\n" not in training.failed[0].reason
     with pytest.raises(TrainingError, match="'mine'"):
-        train_on(LOGISTIC, head | {"name": "mine"})
+        training["mine"]
+
+
+TOO_MANY = {"type": "KNeighborsClassifier", "n_neighbors": 1000}
 
 
 def test_a_head_that_cannot_be_trained_does_not_lose_the_others(train_on, tmp_path):
-    bad = {"type": "KNeighborsClassifier", "n_neighbors": 1000}
-    with pytest.raises(TrainingError, match=r"'one'.*'two'.*; 2 of 4 heads are trained and saved"):
-        train_on(LOGISTIC, bad | {"name": "one"}, bad | {"name": "two"}, DUMMY)
+    training = train_on(LOGISTIC, TOO_MANY | {"name": "one"}, TOO_MANY | {"name": "two"}, DUMMY)
     results = read_results(tmp_path / "run")
-    assert [head.name for head in results.heads] == ["LogisticRegression", "DummyClassifier"]
+    for found in (training, results):
+        assert [head.name for head in found.heads] == ["LogisticRegression", "DummyClassifier"]
+        assert [failure.name for failure in found.failed] == ["one", "two"]
     assert Model.load(tmp_path / "run").name == "LogisticRegression"
-    with pytest.raises(TrainingError, match="; 0 of 1 heads are trained"):
-        train_on(bad)
+    assert "n_neighbors" in training.to_json()["failed"][0]["reason"]
+    with pytest.raises(TrainingError, match="1 of 1 heads could not be trained: KNeighborsClassifier: "):
+        train_on(TOO_MANY)
+
+
+def test_a_failure_is_forgotten_when_the_head_is_trained(train_on, tmp_path):
+    train_on(LOGISTIC, TOO_MANY | {"name": "near"})
+    train_on(TOO_MANY | {"name": "near", "n_neighbors": 3})
+    results = read_results(tmp_path / "run")
+    assert {head.name for head in results.heads} == {"LogisticRegression", "near"}
+    assert results.failed == ()
+
+
+@pytest.mark.parametrize("step", ["scored_on_test", "save"])
+def test_a_head_that_fails_after_its_training_does_not_lose_the_others(train_on, monkeypatch, step):
+    """The first of two heads cannot predict the test photos, or cannot be saved."""
+    real = {"scored_on_test": stage.scored_on_test, "save": Model.save}[step]
+
+    def fail(one, *arguments):
+        if (one.name if step == "save" else one.result.name) == "LogisticRegression":
+            raise (ModelError if step == "save" else TrainingError)("it cannot")
+        return real(one, *arguments)
+
+    monkeypatch.setattr(*((Model, "save") if step == "save" else (stage, "scored_on_test")), fail)
+    training = train_on(LOGISTIC, {"type": "GaussianNB"})
+    assert [failure.name for failure in training.failed] == ["LogisticRegression"]
+    assert training.best == "GaussianNB"
+    assert Model.load(training["GaussianNB"].model).name == "GaussianNB"
+
+
+def test_heads_without_enough_memory_do_not_lose_the_others(train_on, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(GaussianNB, "fit", no_memory)
+    training = train_on(LOGISTIC, {"type": "GaussianNB"})
+    assert [head.name for head in training.heads] == ["LogisticRegression"]
+    assert training.failed[0].reason.startswith("out of memory")
+
+
+def test_a_weight_of_an_unknown_class_is_found_before_any_head_is_trained(train_on, tmp_path):
+    with pytest.raises(RecipeError, match="class_weight names 'horse'"):
+        train_on(LOGISTIC, LOGISTIC | {"name": "weighted", "class_weight": {"horse": 2.0}})
+    assert read_results(tmp_path / "run") is None
 
 
 @pytest.mark.parametrize("broken", ["full_scores", "update_results", "pool"])
