@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from featcache.bases.base import Base
 from featcache.errors import FeaturesError, ImageError
 from featcache.images.decode import decode_views
+from featcache.images.memory import decode_content, fitted
 from featcache.images.source import digest_of, read_photo
 from featcache.images.views import View
 from featcache.recipe import BaseSettings
@@ -34,20 +35,24 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A file to decode.
+    """A photo to decode: a file, or what is in memory.
 
     Attributes
     ----------
     path : str
+        Empty for photos in memory.
     digest : bytes
         What the file's bytes must hash to; empty when any bytes will do.
     view : View or None
         Which view of the photo; None is the plain photo. Views are drawn from the digest.
+    content : object
+        What `featcache.images.memory.decode_content` takes; None for files.
     """
 
     path: str
     digest: bytes = b""
     view: View | None = None
+    content: Any = field(default=None, compare=False)
 
 
 @dataclass
@@ -104,8 +109,9 @@ def featurize(photos: Sequence[Photo], base: Base) -> Iterator[Batch]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    parts = (photos[start:stop] for start, stop in _spans(len(photos), base))
-    return _in_order(lambda part: _featurize_batch(part, base), parts, base)
+    spans = _spans(len(photos), base)
+    parts = (photos[start:stop] for start, stop in spans)
+    return _in_order(lambda part: _featurize_batch(part, base), parts, len(spans), base)
 
 
 def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
@@ -114,7 +120,8 @@ def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
     Parameters
     ----------
     pixels : array of shape (n, height, width, 3), uint8
-        Or what is read like one: of an h5py dataset or a memory map only a few batches are in memory at once.
+        With 1 or 4 channels as well, and of any height and width, which are resized as photos are. Or what is
+        read like an array: of an h5py dataset or a memory map only a few batches are in memory at once.
     base : Base
 
     Raises
@@ -124,19 +131,31 @@ def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    parts = ((start, pixels[start:stop]) for start, stop in _spans(len(pixels), base))
-    return _in_order(
-        lambda part: _features(np.ascontiguousarray(part[1]), base, f"row {part[0]}"), parts, base
-    )
+    spans = _spans(len(pixels), base)
+    parts = ((start, pixels[start:stop]) for start, stop in spans)
+
+    def work(part: tuple[int, NDArray[np.uint8]]) -> NDArray[Any]:
+        return _features(fitted(part[1], *_how(base.settings)), base, f"row {part[0]}")
+
+    return _in_order(work, parts, len(spans), base)
 
 
-def _spans(count: int, base: Base) -> Iterator[tuple[int, int]]:
+def _spans(count: int, base: Base) -> list[tuple[int, int]]:
     size = base.settings.batch_size
-    return ((start, start + size) for start in range(0, count, size))
+    return [(start, start + size) for start in range(0, count, size)]
 
 
-def _in_order(work: Callable[[_Part], _Result], parts: Iterable[_Part], base: Base) -> Iterator[_Result]:
+def _how(settings: BaseSettings) -> tuple[tuple[int, int], str, str]:
+    return settings.image_size, settings.resize, settings.interpolation
+
+
+def _in_order(
+    work: Callable[[_Part], _Result], parts: Iterable[_Part], count: int, base: Base
+) -> Iterator[_Result]:
     """Give the results of `work` in order, while workers are a bounded number of batches ahead."""
+    if count == 1:  # starting a worker can take as long as a small photo
+        yield from map(work, parts)
+        return
     pool = ThreadPoolExecutor(base.parallel, thread_name_prefix="featurize")
     waiting: deque[Future[_Result]] = deque()
     try:
@@ -190,7 +209,7 @@ def _pixels_or_none(photo: Photo, settings: BaseSettings) -> NDArray[np.uint8] |
 def _featurize_batch(photos: Sequence[Photo], base: Base) -> Batch:
     batch = Batch(photos)
     pixels: list[NDArray[np.uint8]] = []
-    for _, same in groupby(photos, lambda photo: (photo.path, photo.digest)):
+    for _, same in groupby(photos, lambda photo: (photo.path, photo.digest, id(photo.content))):
         views = list(same)
         try:
             pixels.extend(_pixels(views, base.settings, batch.seconds))
@@ -216,6 +235,10 @@ def _features(pixels: NDArray[np.uint8], base: Base, first: str) -> NDArray[Any]
 def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> list[NDArray[np.uint8]]:
     """Read a file once and decode views of it."""
     started, photo = time.perf_counter(), views[0]
+    if photo.content is not None:
+        pixels = decode_content(photo.content, *_how(settings))
+        seconds.decoding += time.perf_counter() - started
+        return [pixels] * len(views)
     data = read_photo(photo.path)
     if photo.digest and digest_of(data) != photo.digest:
         # its row would carry another photo's key
@@ -223,7 +246,6 @@ def _pixels(views: Sequence[Photo], settings: BaseSettings, seconds: Seconds) ->
     read = time.perf_counter()
     seconds.reading += read - started
     try:
-        how = (settings.image_size, settings.resize, settings.interpolation)
-        return decode_views(data, photo.digest, [one.view for one in views], *how)
+        return decode_views(data, photo.digest, [one.view for one in views], *_how(settings))
     finally:
         seconds.decoding += time.perf_counter() - read

@@ -22,6 +22,7 @@ LEVELS = {
     "run": 2,
     "model": 2,
     "model_files": 2,
+    "inputs": 2,
     "heads": 2,
     "featurize": 2,
     "images": 1,
@@ -53,9 +54,13 @@ NEIGHBOURS = {
     ("model", "model_files"),
     ("model_files", "run"),
     ("model", "featurize"),
+    ("model", "inputs"),
+    ("model_files", "heads"),
+    ("inputs", "featurize"),
     ("recipe", "errors"),
     ("recipe", "files"),
     ("files", "errors"),
+    ("runtime", "errors"),
 }
 
 
