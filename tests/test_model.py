@@ -17,7 +17,7 @@ from conftest import make_photos
 from PIL import Image
 
 from featcache.bases.base import Base
-from featcache.errors import DataError, FeatcacheError, FormatError, ModelError, StoreError
+from featcache.errors import DataError, FeatcacheError, FormatError, ModelError, StoreError, WeightsError
 from featcache.extraction.stage import extract
 from featcache.images.decode import decode
 from featcache.model import MODEL_FILE, Model
@@ -395,6 +395,34 @@ def test_a_base_whose_file_is_gone_is_refused(place, changing_base):
     base.unlink()
     with pytest.raises(FeatcacheError, match=r"own\.keras.*no such file"):
         list(Model.load(folder).predict([place / "photos" / "dog" / "001.png"]))
+
+
+def test_a_base_file_that_has_moved_can_be_given_and_is_kept_in_the_store_that_is_named(
+    place, changing_base, tmp_path
+):
+    folder, base = changing_base
+    photo = place / "photos" / "dog" / "001.png"
+    expected = list(Model.load(place / "run").predict(photo))
+    moved = base.rename(tmp_path / "moved.keras")
+    store = tmp_path / "another"
+    with pytest.raises(
+        ModelError, match=r"own\.keras \(SHA-256 of the values: [0-9a-f]{64}\); give that file"
+    ):
+        next(Model.load(folder).predict(photo))
+    assert list(Model.load(folder, weights=moved, cache=store).predict(photo)) == expected
+    assert not default_cache().exists()
+    moved.unlink()
+    assert list(Model.load(folder, cache=store).predict(photo)) == expected
+
+
+def test_a_base_file_that_is_given_must_be_that_of_the_training(place, changing_base, tmp_path):
+    folder, _ = changing_base
+    write_base(tmp_path / "other.keras", seed=3)
+    model = Model.load(folder, weights=tmp_path / "other.keras")
+    with pytest.raises(ModelError, match=r"SHA-256 of the values: .*, not "):
+        next(model.predict(place / "photos" / "dog" / "001.png"))
+    with pytest.raises(WeightsError, match="there is no such file"):
+        Model.load(folder, weights=tmp_path / "gone.keras")
 
 
 def test_a_model_needs_no_base_file_while_the_store_keeps_its_network(place, changing_base, monkeypatch):
