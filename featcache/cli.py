@@ -293,7 +293,10 @@ def sample(
 @app.command()
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model folder, or a run folder for its best head.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A model folder, a run folder for its best head, or a packed model."
+        ),
     ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos and folders of photos.")],
     grid: Annotated[
@@ -320,6 +323,11 @@ def predict(
     ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV only.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the store that is searched first.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The base's weights, if they are elsewhere now; they are checked."),
+    ] = None,
 ) -> None:
     """Predict class and probability of photos."""
     if as_json and as_csv:
@@ -333,7 +341,7 @@ def predict(
         from featcache.report.streams import write_csv
 
         _check_places(grid, sort_into, images)
-        loaded = Model.load(model)
+        loaded = Model.load(model, cache=cache, weights=weights)
         check_top(loaded, top)
         predictions = list(loaded.predict(images, reporter))
     if as_json:
@@ -421,17 +429,26 @@ def export(
 
 @app.command()
 def pack(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A features.h5.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output file.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE|MODEL", help="A features.h5, or a model or run folder.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output file: .h5, of a model .zip.")],
 ) -> None:
-    """Write a self-contained feature file."""
+    """Write a feature file with its features, or a model with its base, as one file for any machine."""
     from featcache.files import check_file_target
-    from featcache.store.feature_file import Features
-    from featcache.store.packing import pack as pack_file
+    from featcache.report.facts import is_feature_file
 
     check_file_target(output)
-    with Features(file) as opened:
-        pack_file(opened, output)
+    if is_feature_file(source):
+        from featcache.store.feature_file import Features
+        from featcache.store.packing import pack as pack_file
+
+        with Features(source) as opened:
+            pack_file(opened, output)
+    else:
+        from featcache.model import Model
+
+        Model.load(source).pack(output)
     _print(f"{output} ({output.stat().st_size / 1e6:,.1f} MB)")
 
 

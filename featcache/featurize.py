@@ -22,6 +22,7 @@ from featcache.errors import FeaturesError, ImageError
 from featcache.images.decode import Decoded, decode_views, decoding_of
 from featcache.images.facts import FACTS
 from featcache.images.index import Entry
+from featcache.images.memory import decode_content, fitted
 from featcache.images.source import check_name, digest_of, read_with_state
 from featcache.images.views import View
 from featcache.recipe import BaseSettings
@@ -35,20 +36,24 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A file to decode.
+    """A photo to decode: a file, or what is in memory.
 
     Attributes
     ----------
     path : str
+        Empty for photos in memory.
     digest : bytes
         What the file's bytes must hash to; empty when any bytes will do, or when they are hashed on reading.
     view : View or None
         Which view of the photo; None is the plain photo. Views are drawn from the digest.
+    content : object
+        What `featcache.images.memory.decode_content` takes; None for files.
     """
 
     path: str
     digest: bytes = b""
     view: View | None = None
+    content: Any = field(default=None, compare=False)
 
 
 Select = Callable[[Photo, bytes], "Sequence[View | None]"]
@@ -125,9 +130,9 @@ def featurize(
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    size = max(1, base.settings.batch_size // most_views)
-    parts = (photos[start:stop] for start, stop in _spans(len(photos), size))
-    return _in_order(lambda part: _featurize_batch(part, base, select), parts, base)
+    spans = _spans(len(photos), max(1, base.settings.batch_size // most_views))
+    parts = (photos[start:stop] for start, stop in spans)
+    return _in_order(lambda part: _featurize_batch(part, base, select), parts, len(spans), base)
 
 
 def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
@@ -136,7 +141,8 @@ def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
     Parameters
     ----------
     pixels : array of shape (n, height, width, 3), uint8
-        Or what is read like one: of an h5py dataset or a memory map only a few batches are in memory at once.
+        With 1 or 4 channels as well, and of any height and width, which are resized as photos are. Or what is
+        read like an array: of an h5py dataset or a memory map only a few batches are in memory at once.
     base : Base
 
     Raises
@@ -146,18 +152,27 @@ def featurize_pixels(pixels: Any, base: Base) -> Iterator[NDArray[Any]]:
     BaseNetworkError, WeightsError, ModelError
         The base cannot be built.
     """
-    parts = ((start, pixels[start:stop]) for start, stop in _spans(len(pixels), base.settings.batch_size))
-    return _in_order(
-        lambda part: _features(np.ascontiguousarray(part[1]), base, f"row {part[0]}"), parts, base
-    )
+    spans = _spans(len(pixels), base.settings.batch_size)
+    parts = ((start, pixels[start:stop]) for start, stop in spans)
+    how = decoding_of(base.settings)
+
+    def work(part: tuple[int, NDArray[np.uint8]]) -> NDArray[Any]:
+        return _features(fitted(part[1], how), base, f"row {part[0]}")
+
+    return _in_order(work, parts, len(spans), base)
 
 
-def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, start + size) for start in range(0, count, size))
+def _spans(count: int, size: int) -> list[tuple[int, int]]:
+    return [(start, start + size) for start in range(0, count, size)]
 
 
-def _in_order(work: Callable[[_Part], _Result], parts: Iterable[_Part], base: Base) -> Iterator[_Result]:
+def _in_order(
+    work: Callable[[_Part], _Result], parts: Iterable[_Part], count: int, base: Base
+) -> Iterator[_Result]:
     """Give the results of `work` in order, while workers are a bounded number of batches ahead."""
+    if count == 1:  # starting a worker can take as long as a small photo
+        yield from map(work, parts)
+        return
     pool = ThreadPoolExecutor(base.parallel, thread_name_prefix="featurize")
     waiting: deque[Future[_Result]] = deque()
     try:
@@ -251,6 +266,8 @@ def _run(pixels: Sequence[NDArray[np.uint8]], base: Base, batch: Batch) -> NDArr
 
 def _read(photo: Photo, select: Select | None, batch: Batch) -> tuple[bytes, list[Photo]]:
     """Return a photo's bytes and, with their digest, the views of it to compute."""
+    if photo.content is not None:
+        return b"", [photo]
     started = time.perf_counter()
     try:
         if select is not None:
@@ -270,9 +287,11 @@ def _read(photo: Photo, select: Select | None, batch: Batch) -> tuple[bytes, lis
 
 def _decode(data: bytes, photos: Sequence[Photo], settings: BaseSettings, seconds: Seconds) -> Decoded:
     """Decode views of one photo."""
-    started = time.perf_counter()
+    started, how, content = time.perf_counter(), decoding_of(settings), photos[0].content
     try:
-        return decode_views(data, photos[0].digest, [one.view for one in photos], decoding_of(settings))
+        if content is not None:
+            return Decoded([decode_content(content, how)], None)
+        return decode_views(data, photos[0].digest, [one.view for one in photos], how)
     finally:
         seconds.decoding += time.perf_counter() - started
 

@@ -6,9 +6,10 @@ Heads are imported where one is loaded or saved, so that looking at a model's fa
 from __future__ import annotations
 
 import os
-import stat
+import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.base import NETWORK_FILE, Base
-from featcache.bases.contract import ReadOnly, SpecStore
+from featcache.bases.base import Base
+from featcache.bases.contract import NETWORK_FILE, Layered, OneNetwork, SpecStore
+from featcache.bases.needs import with_weights
 from featcache.bases.spec import BaseSpec, files_of
-from featcache.errors import DataError, ModelError
+from featcache.errors import BaseNetworkError, ModelError
 from featcache.featurize import Photo, featurize, featurize_pixels
-from featcache.images.folders import photo_files
-from featcache.model_files import read_model, write_model
+from featcache.files import write_bytes_whole
+from featcache.images.memory import is_array
+from featcache.inputs import checked_array, photos_of
+from featcache.model_files import HeadFile, ModelFiles, read_model, write_model, write_packed
 from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -39,6 +43,8 @@ class Prediction:
     Attributes
     ----------
     path : str
+        Empty for photos that were not given as a path: predictions come in the order of the photos, one for
+        each.
     label : str or None
         None when the photo could not be decoded.
     probability : float or None
@@ -69,6 +75,9 @@ class Prediction:
 class Model:
     """A trained classifier of photos.
 
+    It may be used by several threads at once, in forked processes (with OpenVINO), and be pickled; what was
+    compiled is kept from call to call, and not pickled. See ``docs/serving.md``.
+
     Parameters
     ----------
     name : str
@@ -78,7 +87,7 @@ class Model:
         How the base is built and photos are decoded.
     spec : BaseSpec
         What the base was when the head was trained.
-    head : classifier or Path
+    head : classifier or HeadFile
         On features (n, ...), with the labels 0 … len(classes) - 1; or the file that it is in.
     scores : dict
         On validation and, for the best head of a run, on test.
@@ -99,25 +108,25 @@ class Model:
         self.name, self.classes, self.settings, self.spec, self.scores = name, classes, settings, spec, scores
         self.cache = default_cache() if cache is None else cache
         self._head = head
-        self._is_foreign = False
+        self._own_cache = self.cache
+        self._files: ModelFiles | None = None
+        self._network: bytes | None = None
+        self._bases: dict[int, Base] = {}  # by batch size
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_bases": {}}
 
     @cached_property
     def head(self) -> Any:
         """The classifier; of a model that was loaded, read when it is first asked for."""
-        if not isinstance(self._head, Path):
-            return self._head
-        from featcache.heads.persistence import load_head
-
-        return load_head(self._head)
+        return self._head.load() if isinstance(self._head, HeadFile) else self._head
 
     @cached_property
     def _classifier(self) -> Any:
         """What predicts: the head, or of a linear one what needs no scikit-learn."""
-        if not isinstance(self._head, Path):
+        if not isinstance(self._head, HeadFile):
             return self._head
-        from featcache.heads.linear import load_linear
-
-        return load_linear(self._head) or self.head
+        return self._head.load_linear() or self.head
 
     @property
     def has_probabilities(self) -> bool:
@@ -125,7 +134,7 @@ class Model:
         return hasattr(self._classifier, "predict_proba")
 
     def save(self, folder: Path) -> None:
-        """Write ``model.json`` and the head into `folder`, as a whole.
+        """Write ``model.json`` and the head into `folder`, as a whole; of a packed model also its base.
 
         Raises
         ------
@@ -147,14 +156,69 @@ class Model:
             "scores": self.scores,
             "versions": library_versions(),
         }
-        write_model(folder, facts, lambda aside: save_head(self.head, aside))
+
+        def save_parts(aside: Path) -> str:
+            if self._network is not None:
+                write_bytes_whole(aside / NETWORK_FILE, self._network)
+            return save_head(self.head, aside)
+
+        write_model(folder, facts, save_parts)
+
+    def pack(self, file: str | os.PathLike[str]) -> None:
+        """Write the model with its converted base into one file, which `load` takes on any machine.
+
+        There it needs no store, no weights and no TensorFlow (unless the head is a model of Keras).
+
+        Parameters
+        ----------
+        file : path
+            It is written whole or not at all.
+
+        Raises
+        ------
+        ModelError
+            The base is not here and cannot be built, or OpenVINO cannot run it.
+        StoreError
+            No room or no permission, or `file` is not a regular file.
+        """
+        with ExitStack() as stack:
+            files = self._files
+            if files is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / self.name
+                self.save(folder)
+                files = ModelFiles(folder)
+            write_packed(Path(file), files, self._network or self._converted_network())
+
+    def _converted_network(self) -> bytes:
+        settings = self.settings.model_copy(update={"engine": "openvino"})
+        try:
+            return Base(settings, self._spec_store(), spec=self.spec).converted_network()
+        except BaseNetworkError as error:
+            raise ModelError(f"{self.name} cannot be packed: {error}") from None
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Model:
-        """Load a model's folder, or the best model of a run's folder.
+    def load(
+        cls,
+        place: str | os.PathLike[str],
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> Model:
+        """Load a model's folder, the best model of a run's folder, or a packed model.
 
-        What the folder says decides nothing about where files are written: the store that it names is only
+        What the files say decides nothing about where files are written: the store that they name is only
         read.
+
+        Parameters
+        ----------
+        place : path
+        cache : path, optional
+            The store that is searched first for the converted base, and where it is kept when it has to be
+            converted again; by default ``$FEATCACHE_CACHE`` or the user's cache. The one that the model was
+            trained with comes second.
+        weights : path, optional
+            The weights' file (or the ``.keras`` file of the base), if it is elsewhere now. It is needed only
+            where no store has the converted base, and must hold what the head was trained on.
 
         Raises
         ------
@@ -162,13 +226,17 @@ class Model:
             There is no whole model, or a file in it is damaged or not to be trusted.
         FormatError
             A newer version wrote it.
+        WeightsError
+            There is no file `weights`.
         """
-        path = find_model(Path(folder))
+        path = find_model(Path(place))
         facts = read_model(path)
-        model = cls(
-            facts.name, facts.classes, facts.settings, facts.spec, facts.head, facts.scores, facts.cache
-        )
-        model._is_foreign = facts.cache.absolute() != default_cache().absolute()
+        settings = facts.settings if weights is None else with_weights(facts.settings, os.fspath(weights))
+        if facts.network is not None:
+            settings = settings.model_copy(update={"engine": "auto"})
+        model = cls(facts.name, facts.classes, settings, facts.spec, facts.head, facts.scores, facts.cache)
+        model._own_cache = default_cache() if cache is None else Path(cache)
+        model._files, model._network = facts.files, facts.network
         model._check_head(path)
         return model
 
@@ -191,29 +259,33 @@ class Model:
 
         Parameters
         ----------
-        photos : path, iterable of paths, or array of shape (n, height, width, 3), uint8
-            A folder stands for all photos below it. An array holds decoded photos, RGB from 0 to 255, of the
-            size that the model takes (``settings.image_size``), or one of them, (height, width, 3); it may
-            also be a memory map or an h5py dataset, of which a few batches are read at a time.
+        photos : path, photo in memory, or iterable of these; or array of four axes
+            A folder stands for all photos below it. In memory a photo is bytes (bytearray, memoryview), a
+            file object that gives bytes (it is read from its beginning), an image of Pillow's, or an array:
+            uint8 from 0 to 255 of shape (height, width), (height, width, 1), RGB (height, width, 3) or RGBA
+            (height, width, 4). Photos of any size are resized as in training. An array of four axes holds
+            photos of one size; it may also be a memory map or an h5py dataset, of which a few batches are
+            read at a time.
         reporter : Reporter, optional
 
         Yields
         ------
         Prediction
-            Of an array's rows with an empty path.
+            What cannot be decoded, or is no photo, has a reason and no label.
 
         Raises
         ------
         DataError
-            A path does not exist, a folder is empty, or an array has another shape or dtype.
+            A path does not exist, a folder is empty, or `photos` itself is an array of another shape or
+            dtype, or none of these.
         ModelError
-            The base is no longer the one that the head was trained on.
+            The base is not here, or no longer the one that the head was trained on.
         """
-        if _holds_numbers(photos):
-            photos = _checked_pixels(photos, self.settings.image_size)
+        if is_array(photos):
+            photos = checked_array(photos)
             batches = self._of_pixels(photos, self.base(len(photos), reporter))
         else:
-            photos = [Photo(path) for path in expand(photos)]
+            photos = photos_of(photos)
             batches = self._of_files(photos, self.base(len(photos), reporter))
         done = 0
         reporter.advance("predicting", 0, len(photos))
@@ -224,32 +296,48 @@ class Model:
 
     def _of_files(self, photos: Sequence[Photo], base: Base) -> Iterator[list[Prediction]]:
         for batch in featurize(photos, base):
-            found = {photo.path: Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
+            found = {id(photo): Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
             if batch.features is not None:
-                decoded = [photo.path for photo in batch.photos]
-                found |= {one.path: one for one in self._classify(decoded, batch.features)}
-            yield [found[photo.path] for photo in batch.asked]
+                decoded = self._classify([photo.path for photo in batch.photos], batch.features)
+                found |= {id(photo): one for photo, one in zip(batch.photos, decoded, strict=True)}
+            yield [found[id(photo)] for photo in batch.asked]
 
     def _of_pixels(self, pixels: Any, base: Base) -> Iterator[list[Prediction]]:
         return (self.predict_features(features) for features in featurize_pixels(pixels, base))
 
+    def prepare(self) -> None:
+        """Load and compile the base for single photos now, rather than with the first one.
+
+        Raises
+        ------
+        ModelError
+            The base is not here, or no longer the one that the head was trained on.
+        """
+        self.base(1).prepare()
+
     def base(self, photos: int, reporter: Reporter = SILENT) -> Base:
-        """Return the base that the head was trained on, for so many photos at a time, or fewer."""
-        size = max(1, min(self.settings.batch_size, photos))  # a batch is filled up: one photo needs one
-        settings = self.settings.model_copy(update={"batch_size": size})
-        return Base(settings, self._spec_store(), reporter.note, self.spec)
+        """Return the base that the head was trained on, compiled for single photos or for whole batches.
+
+        Parameters
+        ----------
+        photos : int
+            How many there are. Batches are filled up, so fewer than ``settings.batch_size`` go one by one.
+        reporter : Reporter, optional
+        """
+        size = self.settings.batch_size if photos >= self.settings.batch_size else 1
+        if size not in self._bases:
+            settings = self.settings.model_copy(update={"batch_size": size})
+            # of two threads that come here at once, both get the base of one
+            self._bases.setdefault(size, Base(settings, self._spec_store(), spec=self.spec))
+        base = self._bases[size]
+        base.note = reporter.note
+        return base
 
     def _spec_store(self) -> SpecStore:
-        """Return the store with the converted network: one that a file names is never written."""
-        own, named = Store(default_cache()), Store(self.cache)
-        if not self._is_foreign:
-            return named
-        name = self.spec.folder_name
-        return (
-            ReadOnly(named)
-            if named.has_file(name, NETWORK_FILE) and not own.has_file(name, NETWORK_FILE)
-            else own
-        )
+        """Return where the converted network is found; a store that a file names is never written."""
+        if self._network is not None:
+            return OneNetwork(self.spec, self._network)
+        return Layered(Store(self._own_cache), Store(self.cache))
 
     def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
         """Classify features (n, ...) that this model's base gave; paths are left empty."""
@@ -272,83 +360,23 @@ class Model:
                 yield Prediction(path, name, by_class[name], by_class)
 
 
-def _holds_numbers(photos: Any) -> bool:
-    """Whether it is an array of pixels and not of paths; the wrong type of numbers is still one."""
-    return hasattr(photos, "shape") and getattr(photos.dtype, "kind", "") in set("biufc")
-
-
-def _checked_pixels(pixels: Any, size: tuple[int, int]) -> Any:
-    """Return pixels of shape (n, height, width, 3); a single photo gets the first axis.
-
-    Raises
-    ------
-    DataError
-        The shape or the dtype is another.
-    """
-    height, width = size
-    given, one = tuple(pixels.shape), (height, width, 3)
-    if pixels.dtype != np.uint8 or given not in {one, (*given[:1], *one)}:
-        raise DataError(
-            f"the array has shape {given} and dtype {pixels.dtype}; this model takes pixels of shape "
-            f"(n, {height}, {width}, 3), or ({height}, {width}, 3) for one photo, and dtype uint8, RGB from "
-            "0 to 255. Photos of other sizes are given as files: they are resized as in training"
-        )
-    return pixels[None] if given == one else pixels
-
-
-def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return the files that a path or some paths stand for, folders opened, in order.
-
-    Raises
-    ------
-    DataError
-        A path does not exist, a folder holds no file, or something else than a path is among them.
-    """
-    files: list[str] = []
-    for path in _as_paths(paths):
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{path} does not exist; give photos or a folder of photos") from None
-        except (OSError, ValueError):
-            is_folder = False  # reading it fails, with the reason, and the other photos are classified
-        if not is_folder:
-            files.append(str(path))
-            continue
-        inside = photo_files(path)
-        if not inside:
-            raise DataError(f"the folder {path} holds no file; give photos or a folder of photos")
-        files.extend(inside)
-    return files
-
-
-def _as_paths(paths: Any) -> list[Path]:
-    # a string is iterable, too: by its characters
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    try:
-        return [Path(path) for path in given]
-    except TypeError as error:
-        raise DataError(
-            f"photos are given as paths, or all as one array of pixels (n, height, width, 3): {error}"
-        ) from None
-
-
 def find_model(folder: Path) -> Path:
-    """Return `folder` if it is a model, or the best model of the run that it is.
+    """Return `folder` if it is a model or a file, or the best model of the run that it is.
 
     Raises
     ------
     ModelError
         It is neither.
     """
-    if (folder / MODEL_FILE).is_file():
+    if folder.is_file() or (folder / MODEL_FILE).is_file():
         return folder
     if (folder / HEADS_FILE).is_file():
         best = _best_model(folder)
         if (best / MODEL_FILE).is_file():
             return best
     raise ModelError(
-        f"{folder} is no model; give a folder like runs/NAME/models/HEAD, or runs/NAME for its best head"
+        f"{folder} is no model; give a folder like runs/NAME/models/HEAD, runs/NAME for its best head, or a "
+        "packed model"
     )
 
 

@@ -1,4 +1,4 @@
-"""A model's folder: written as a whole; validated, and checked by its hashes, when it is read."""
+"""A model's files, in a folder or packed: written as a whole; validated, and checked by hashes when read."""
 
 from __future__ import annotations
 
@@ -7,26 +7,49 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from featcache.bases.spec import BaseSpec
+from featcache.archives import open_archive
+from featcache.bases.contract import NETWORK_FILE
+from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import ModelError
-from featcache.files import folder_written_whole, read_regular, write_bytes_whole
+from featcache.files import folder_written_whole, read_regular, write_bytes_whole, written_whole
 from featcache.recipe import BaseSettings
 from featcache.recipe.names import check_folder_name
 from featcache.run.layout import MODEL_FILE
-from featcache.store.format import MODEL_FORMAT, check_format
+from featcache.store.format import MODEL_FORMAT, PACKED_MODEL_FORMAT, check_format
 
 MAX_FACTS_BYTES = 64 << 20
+# of a packed model, which is read into memory
+_MAX_PACKED_BYTES = 8 << 30
+_LINEAR_FILE = "linear.npz"
 
 # Version 0.1 kept curves and out-of-fold predictions here; they belong to the head that is replaced.
-_OWN_FILES = {MODEL_FILE, "head.keras", "head.skops", "linear.npz", "curves.png", "out_of_fold.csv"}
+_PARTS = {"head.keras", "head.skops", _LINEAR_FILE, NETWORK_FILE}
+_OWN_FILES = {MODEL_FILE, *_PARTS, "curves.png", "out_of_fold.csv"}
 _SAME_IN_SPEC = ("arguments", "pooling", "image_size", "resize", "interpolation", "range", "color_profile")
+
+# What a damaged or foreign archive makes zipfile raise.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+)
 
 Text = Annotated[str, Field(strict=True, max_length=4096)]
 
@@ -44,6 +67,7 @@ class _Facts(_Strict):
     """``model.json`` as it must be."""
 
     format: int
+    packed: int = 0
     name: Text
     classes: Annotated[list[Text], Field(min_length=2, max_length=1_000_000)]
     base: _BaseFacts
@@ -53,7 +77,8 @@ class _Facts(_Strict):
     versions: dict[str, Any]
     sha256: str = ""
     files: dict[
-        Literal["head.keras", "head.skops", "linear.npz"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+        Literal["head.keras", "head.skops", "linear.npz", "openvino.zip"],
+        Annotated[str, Field(pattern="^[0-9a-f]{64}$")],
     ] = {}
 
     @field_validator("name")
@@ -78,6 +103,86 @@ class _Facts(_Strict):
 
 
 @dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model.
+
+    Attributes
+    ----------
+    place : Path
+        The model's folder, or the packed file.
+    members : dict of str to bytes, or None
+        Of a packed model, what is in it.
+    """
+
+    place: Path
+    members: Mapping[str, bytes] | None = None
+
+    @classmethod
+    def at(cls, place: Path) -> ModelFiles:
+        """Return the files at `place`, of a packed model read into memory.
+
+        Raises
+        ------
+        ModelError
+            `place` is a file that is no packed model, or a damaged one.
+        """
+        return cls(place, _read_members(place) if place.is_file() else None)
+
+    def path(self, name: str) -> Path:
+        """Return a file's path, for messages."""
+        return self.place / name
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises
+        ------
+        ModelError
+            It is missing or cannot be read.
+        """
+        if self.members is None:
+            return _read(self.path(name), self.advice)
+        if name not in self.members:
+            raise ModelError(f"{self.path(name)} does not exist; {self.advice}")
+        return self.members[name]
+
+    @property
+    def advice(self) -> str:
+        """What to do about damage."""
+        return "train the head again" if self.members is None else "pack the model again"
+
+
+@dataclass(frozen=True)
+class HeadFile:
+    """The head of a model, not yet loaded.
+
+    Attributes
+    ----------
+    files : ModelFiles
+    name : str
+        Of the head's file.
+    """
+
+    files: ModelFiles
+    name: str
+
+    def load(self) -> Any:
+        """Return the classifier; errors as of `featcache.heads.persistence.load_head`."""
+        from featcache.heads.persistence import read_head
+
+        return read_head(self.files.read(self.name), self.files.path(self.name))
+
+    def load_linear(self) -> Any:
+        """Return the head's linear form, which needs no scikit-learn, or None where there is no valid one."""
+        from featcache.heads.linear import read_linear
+
+        try:
+            return read_linear(self.files.read(self.name), self.files.read(_LINEAR_FILE))
+        except ModelError:
+            return None  # the head's own file has everything that is in it
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """What ``model.json`` says, validated.
 
@@ -87,21 +192,25 @@ class ModelFacts:
     classes : tuple of str
     settings : BaseSettings
     spec : BaseSpec
-    head : Path
-        File of the head.
+    head : HeadFile
     scores, versions : dict
-    cache : Path
-        The store that the model was trained with.
+    cache : Path or None
+        The store that the model was trained with; None for a packed model, which needs none.
+    files : ModelFiles
+    network : bytes or None
+        The converted base, where it is among the model's files.
     """
 
     name: str
     classes: tuple[str, ...]
     settings: BaseSettings
     spec: BaseSpec
-    head: Path
+    head: HeadFile
     scores: dict[str, Any]
     versions: dict[str, Any]
-    cache: Path
+    cache: Path | None
+    files: ModelFiles
+    network: bytes | None
 
 
 def write_model(folder: Path, facts: dict[str, Any], save_head: Callable[[Path], str]) -> None:
@@ -146,8 +255,65 @@ def _keep_foreign_files(folder: Path, aside: Path) -> None:
                 shutil.copy2(path, aside / path.name, follow_symlinks=False)
 
 
-def read_model(folder: Path) -> ModelFacts:
-    """Read and validate ``model.json``, and compare the files beside it with their hashes.
+def write_packed(path: Path, files: ModelFiles, network: bytes) -> None:
+    """Write a model's files and its converted base into one file, whole or not at all.
+
+    Nothing in it names a folder of this machine.
+
+    Parameters
+    ----------
+    path : Path
+    files : ModelFiles
+    network : bytes
+        What `featcache.bases.base.Base.converted_network` returned.
+
+    Raises
+    ------
+    StoreError
+        No room or no permission, or `path` is not a regular file.
+    """
+    facts = json.loads(files.read(MODEL_FILE))
+    names = {facts["head"], *set(facts.get("files", {})) & _PARTS} - {NETWORK_FILE}
+    members = {name: files.read(name) for name in sorted(names)} | {NETWORK_FILE: network}
+    facts["packed"], facts["cache"] = PACKED_MODEL_FORMAT, ""
+    facts["files"] = {name: _sha256(content) for name, content in members.items()}
+    settings = facts["base"]["settings"]
+    for key, file in files_of(BaseSettings(**settings)).items():
+        settings[key] = file.name
+    text = json.dumps(with_hash(facts), indent=1) + "\n"
+    with written_whole(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+        for name, content in {MODEL_FILE: text.encode(), **members}.items():
+            # a fixed date: the same model gives the same bytes
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _read_members(path: Path) -> dict[str, bytes]:
+    try:
+        with open_archive(read_regular(path, _MAX_PACKED_BYTES)) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names) or not {MODEL_FILE} <= set(names) <= {MODEL_FILE, *_PARTS}:
+                raise ValueError(f"it holds {', '.join(map(repr, names[:5])) or 'nothing'}")
+            return {name: archive.read(name) for name in names}
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    except _DAMAGE as error:
+        raise ModelError(
+            f"{path} is not a packed model, or is damaged: {_first_line(error)}; give what `featcache pack` "
+            "wrote for a model, or a model's folder"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def read_model(place: Path) -> ModelFacts:
+    """Read and validate ``model.json``, and compare the model's other files with their hashes.
+
+    Parameters
+    ----------
+    place : Path
+        A model's folder, or a packed model.
 
     Models of version 0.1 have no hashes.
 
@@ -158,10 +324,13 @@ def read_model(folder: Path) -> ModelFacts:
     FormatError
         A newer version wrote it.
     """
-    path = folder / MODEL_FILE
+    files = ModelFiles.at(place)
+    path = files.path(MODEL_FILE)
     try:
-        raw = dict(json.loads(_read(path)))
+        raw = dict(json.loads(files.read(MODEL_FILE)))
         check_format(raw.get("format"), MODEL_FORMAT, str(path))
+        if files.members is not None:
+            check_format(raw.get("packed"), PACKED_MODEL_FORMAT, str(place))
         if "sha256" in raw and raw != with_hash(raw):
             raise ValueError("it was changed since it was written")
         facts = _Facts.model_validate(raw)
@@ -169,15 +338,22 @@ def read_model(folder: Path) -> ModelFacts:
         spec = BaseSpec.from_json(facts.base.spec)
         _check_agreement(settings, spec)
     except ValidationError as error:
-        raise ModelError(
-            f"{path} is not a valid model: {_first_error(error)}; train the head again"
-        ) from None
+        raise ModelError(f"{path} is not a valid model: {_first_error(error)}; {files.advice}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise ModelError(f"{path} is not a valid model: {reason}; train the head again") from None
-    _check_hashes(folder, facts.files)
-    classes, head, cache = tuple(facts.classes), folder / facts.head, Path(facts.cache)
-    return ModelFacts(facts.name, classes, settings, spec, head, facts.scores, facts.versions, cache)
+        raise ModelError(f"{path} is not a valid model: {_first_line(error)}; {files.advice}") from None
+    _check_hashes(files, facts)
+    return ModelFacts(
+        name=facts.name,
+        classes=tuple(facts.classes),
+        settings=settings,
+        spec=spec,
+        head=HeadFile(files, facts.head),
+        scores=facts.scores,
+        versions=facts.versions,
+        cache=Path(facts.cache) if facts.cache else None,
+        files=files,
+        network=files.read(NETWORK_FILE) if NETWORK_FILE in facts.files else None,
+    )
 
 
 def _first_error(error: ValidationError) -> str:
@@ -194,17 +370,19 @@ def _check_agreement(settings: BaseSettings, spec: BaseSpec) -> None:
             raise ValueError(f"base.settings.{key} and base.spec.{key} differ")
 
 
-def _check_hashes(folder: Path, files: dict[Any, str]) -> None:
-    for name, digest in files.items():
-        if _sha256(_read(folder / name)) != digest:
-            raise ModelError(f"{folder / name} is damaged: its hash is wrong; train the head again")
+def _check_hashes(files: ModelFiles, facts: _Facts) -> None:
+    if files.members is not None and {MODEL_FILE, *facts.files} != set(files.members):
+        raise ModelError(f"{files.place} does not hold the files that its {MODEL_FILE} lists; {files.advice}")
+    for name, digest in facts.files.items():
+        if _sha256(files.read(name)) != digest:
+            raise ModelError(f"{files.path(name)} is damaged: its hash is wrong; {files.advice}")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, advice: str) -> bytes:
     try:
         return read_regular(path, MAX_FACTS_BYTES if path.name == MODEL_FILE else None)
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist; train the head again") from None
+        raise ModelError(f"{path} does not exist; {advice}") from None
     except OSError as error:
         # without permission, or handles, it may be as whole as ever
         raise ModelError(f"{path} cannot be read: {error.strerror or os.strerror(errno.EIO)}") from None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+
+from featcache.errors import BaseNetworkError
 
 # Printed to standard error by every import on a machine without a GPU, whatever the log level.
 _NOISE = (
@@ -44,6 +47,33 @@ def tensorflow() -> Any:
 
         tf.config.list_physical_devices()  # looks for a GPU now; otherwise the first op does, and complains
     return tf
+
+
+_forked_with_tensorflow = False
+
+
+def _note_fork() -> None:
+    global _forked_with_tensorflow
+    _forked_with_tensorflow = "tensorflow" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def refuse_after_fork() -> None:
+    """Refuse to run TensorFlow in a process that was forked after it was imported: it would hang.
+
+    Raises
+    ------
+    BaseNetworkError
+        This is such a process.
+    """
+    if _forked_with_tensorflow:
+        raise BaseNetworkError(
+            "TensorFlow does not work in a process that was forked after it was imported; load the model in "
+            "the new process (gunicorn: without --preload), or start processes with spawn"
+        )
 
 
 @cache

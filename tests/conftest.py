@@ -124,6 +124,19 @@ def recipe(tmp_path, photos, tiny_store) -> Recipe:
     return tiny_recipe(tmp_path, photos)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, tiny_store) -> Path:
+    """A folder with photos, cache and run: heads of three kinds on the tiny base. It is not to be changed."""
+    from featcache.training import train_heads
+
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(tiny_store, folder / "cache")
+    recipe = tiny_recipe(folder, make_photos(folder / "photos")).model_dump(mode="json")
+    recipe["heads"] = [{"type": "LogisticRegression"}, {"type": "GaussianNB"}, {"type": "dense", "epochs": 2}]
+    train_heads(Recipe.parse(recipe))
+    return folder
+
+
 def tiny_recipe(folder: Path, photos: Path, **base) -> Recipe:
     return Recipe.parse(
         {

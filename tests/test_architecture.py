@@ -24,6 +24,7 @@ LEVELS = {
     "run": 2,
     "model": 2,
     "model_files": 2,
+    "inputs": 2,
     "heads": 2,
     "featurize": 2,
     "images": 1,
@@ -56,9 +57,13 @@ NEIGHBOURS = {
     ("model", "model_files"),
     ("model_files", "run"),
     ("model", "featurize"),
+    ("model", "inputs"),
+    ("model_files", "heads"),
+    ("inputs", "featurize"),
     ("recipe", "errors"),
     ("recipe", "files"),
     ("files", "errors"),
+    ("runtime", "errors"),
 }
 
 

@@ -17,7 +17,7 @@ from conftest import make_photos
 from PIL import Image
 
 from featcache.bases.base import Base
-from featcache.errors import DataError, FeatcacheError, FormatError, ModelError, StoreError
+from featcache.errors import DataError, FeatcacheError, FormatError, ModelError, StoreError, WeightsError
 from featcache.extraction.stage import extract
 from featcache.images.decode import decode
 from featcache.model import MODEL_FILE, Model
@@ -183,7 +183,7 @@ CLOSED = """
 import os, sys
 from featcache.errors import ImageError
 from featcache.images.source import read_photo
-from featcache.model import expand
+from featcache.inputs import expand
 if os.geteuid() == 0:
     os.setuid(65534)  # root may enter every folder
 try:
@@ -273,20 +273,20 @@ def test_of_pixels_on_disk_a_batch_is_read_at_a_time(place, pixels, tmp_path):
     [
         lambda array: array.astype(np.float32) / 255,
         lambda array: array.astype(np.int64),
-        lambda array: array[:, :16],
         lambda array: array[..., 0],
         lambda array: array.transpose(0, 3, 1, 2),
-        lambda array: array[0, :16],
+        lambda array: array[:, :0],
         lambda array: np.array(7),
     ],
-    ids=["float", "int64", "size", "grey", "channels first", "size of one", "scalar"],
+    ids=["float", "int64", "stack of grey", "channels first", "no rows", "scalar"],
 )
 def test_other_arrays_are_refused_with_what_the_model_takes(place, pixels, change):
-    wanted = r"\(n, 32, 32, 3\), or \(32, 32, 3\) for one photo, and dtype uint8.*as files"
+    wanted = r"uint8 from 0 to 255, of shape \(height, width\).*\(n, height, width, channels\) for n photos"
     given = change(pixels[0])
     with pytest.raises(DataError, match=wanted) as refused:
         list(Model.load(place / "run").predict(given))
-    assert f"shape {given.shape} and dtype {given.dtype};" in str(refused.value)
+    assert f"shape {given.shape} and dtype {given.dtype} " in str(refused.value)
+    assert ("(255 * array)" in str(refused.value)) == (given.dtype.kind == "f")
 
 
 def test_paths_come_alone_in_a_list_or_in_an_array(place, pixels):
@@ -301,10 +301,8 @@ def test_paths_come_alone_in_a_list_or_in_an_array(place, pixels):
     )
 
 
-def test_what_is_no_path_is_refused(place, pixels):
-    with pytest.raises(DataError, match="as paths, or all as one array"):
-        list(Model.load(place / "run").predict(list(pixels[0][:2])))
-    with pytest.raises(DataError, match="as paths, or all as one array"):
+def test_what_is_no_photo_and_no_list_is_refused(place):
+    with pytest.raises(DataError, match=r"int is no photo; give paths, folders, bytes"):
         list(Model.load(place / "run").predict(7))
 
 
@@ -386,7 +384,9 @@ def test_a_base_whose_weights_have_changed_is_refused(place, changing_base):
     write_base(base, seed=2)
     for store in (Model.load(folder).cache, default_cache()):
         shutil.rmtree(store, ignore_errors=True)
-    with pytest.raises(ModelError, match=r"trained on tiny-[0-9a-f]{16}, but its base is now own-"):
+    with pytest.raises(
+        ModelError, match=r"trained on tiny-[0-9a-f]{16}, but its base is now own-.*--weights FILE"
+    ):
         list(Model.load(folder).predict([photo]))
 
 
@@ -395,6 +395,34 @@ def test_a_base_whose_file_is_gone_is_refused(place, changing_base):
     base.unlink()
     with pytest.raises(FeatcacheError, match=r"own\.keras.*no such file"):
         list(Model.load(folder).predict([place / "photos" / "dog" / "001.png"]))
+
+
+def test_a_base_file_that_has_moved_can_be_given_and_is_kept_in_the_store_that_is_named(
+    place, changing_base, tmp_path
+):
+    folder, base = changing_base
+    photo = place / "photos" / "dog" / "001.png"
+    expected = list(Model.load(place / "run").predict(photo))
+    moved = base.rename(tmp_path / "moved.keras")
+    store = tmp_path / "another"
+    with pytest.raises(
+        ModelError, match=r"own\.keras \(SHA-256 of the values: [0-9a-f]{64}\); give that file"
+    ):
+        next(Model.load(folder).predict(photo))
+    assert list(Model.load(folder, weights=moved, cache=store).predict(photo)) == expected
+    assert not default_cache().exists()
+    moved.unlink()
+    assert list(Model.load(folder, cache=store).predict(photo)) == expected
+
+
+def test_a_base_file_that_is_given_must_be_that_of_the_training(place, changing_base, tmp_path):
+    folder, _ = changing_base
+    write_base(tmp_path / "other.keras", seed=3)
+    model = Model.load(folder, weights=tmp_path / "other.keras")
+    with pytest.raises(ModelError, match=r"SHA-256 of the values: .*, not "):
+        next(model.predict(place / "photos" / "dog" / "001.png"))
+    with pytest.raises(WeightsError, match="there is no such file"):
+        Model.load(folder, weights=tmp_path / "gone.keras")
 
 
 def test_a_model_needs_no_base_file_while_the_store_keeps_its_network(place, changing_base, monkeypatch):
@@ -472,9 +500,11 @@ def test_a_head_that_is_missing_or_cut_is_refused(folder):
 
 
 def test_what_is_no_model_is_refused_with_what_to_give(place, tmp_path):
-    for path in (tmp_path, tmp_path / "nothing", place / "run" / "features.h5", place / "run" / "models"):
+    for path in (tmp_path, tmp_path / "nothing", place / "run" / "models"):
         with pytest.raises(ModelError, match=r"is no model; give a folder like"):
             Model.load(path)
+    with pytest.raises(ModelError, match=r"is not a packed model.*or a model's folder"):
+        Model.load(place / "run" / "features.h5")
 
 
 def test_a_run_whose_best_model_is_gone_is_refused(place, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import processor
-from featcache.bases.contract import Engine, Network, SpecStore
+from featcache.bases.contract import NETWORK_FILE, Engine, Network, SpecStore
+from featcache.bases.needs import what_is_needed, wrong_weights
 from featcache.bases.resolution import Resolution, choose_precision, relative_difference
 from featcache.bases.spec import (
     BaseSpec,
@@ -26,18 +28,27 @@ from featcache.bases.spec import (
 )
 from featcache.errors import BaseNetworkError, FeaturesError, ModelError, StoreError
 from featcache.recipe import BaseSettings
+from featcache.runtime import refuse_after_fork
 
 Sample = Callable[[], NDArray[np.uint8] | None]
 """Gives a few decoded photos (n, height, width, 3), or None where there are none."""
-
-NETWORK_FILE = "openvino.zip"
 
 # Keras counts layers per process, and neither its import nor OpenVINO's first call may happen twice at once.
 _BUILDING = threading.RLock()
 
 
+def _renew_lock() -> None:
+    """Forget who holds the lock: in a forked process that thread may not exist."""
+    global _BUILDING
+    _BUILDING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 class Base:
-    """A frozen network from pixels to features. Thread-safe.
+    """A frozen network from pixels to features. Thread-safe, and usable in forked processes with OpenVINO.
 
     Parameters
     ----------
@@ -45,8 +56,8 @@ class Base:
     store : SpecStore, optional
         Where the resolved spec and the converted network are loaded from and saved to.
     note : callable, optional
-        Called with one sentence: when TensorFlow runs the base because OpenVINO cannot, what bf16 costs, when
-        the stored network is damaged.
+        Kept as an attribute and called with one sentence: when TensorFlow runs the base because OpenVINO
+        cannot, what bf16 costs, when the stored network is damaged.
     spec : BaseSpec, optional
         The spec of the base that a model was trained on. With the converted network in `store` nothing is
         built, and the weights file is not needed.
@@ -68,9 +79,10 @@ class Base:
             check_settings(settings)
         self.settings = settings
         self._store = store
-        self._note = note
+        self.note = note
         self._required = spec
         self._resolution = None if spec is None else Resolution(spec)
+        self._engines: dict[str, Engine] = {}  # by precision
         self.prepare_seconds = 0.0
 
     # ---- the spec ----------------------------------------------------------------------------------------
@@ -125,7 +137,7 @@ class Base:
         spec = network.with_precision(precision, stored_dtype(self.settings, precision)).spec
         resolution = Resolution(spec, difference, photos)
         if sentence := resolution.sentence(self.settings.precision):
-            self._note(sentence)
+            self.note(sentence)
         self._save_network(spec, converted)
         if photos or converted is None or len(allowed_precisions(self.settings)) == 1:
             self._save(lambda store: store.save_spec(self._spec_key, resolution.to_json()))
@@ -142,11 +154,17 @@ class Base:
 
     @cached_property
     def _network(self) -> Network:
-        from featcache.bases.sources import build_network
+        refuse_after_fork()
+        try:
+            check_settings(self.settings)
+            with _BUILDING:
+                from featcache.bases.sources import build_network
 
-        check_settings(self.settings)
-        with _BUILDING:
-            return build_network(self.settings)
+                return build_network(self.settings)
+        except (BaseNetworkError, ImportError) as error:
+            if self._required is None:
+                raise
+            raise ModelError(what_is_needed(self.settings, self._required, error)) from None
 
     @cached_property
     def _converted(self) -> bytes | None:
@@ -161,7 +179,7 @@ class Base:
         except BaseNetworkError as error:
             if self.settings.engine == "openvino" or self.settings.precision == "bf16":
                 raise BaseNetworkError(f"{error}. TensorFlow can run it: --engine tensorflow") from None
-            self._note(f"{error}. TensorFlow runs it, in f32")
+            self.note(f"{error}. TensorFlow runs it, in f32")
             return None
 
     def keras_network(self) -> Network:
@@ -179,18 +197,31 @@ class Base:
         network = replace(network, spec=replace(network.spec, decoder=self.spec.decoder))
         if network.spec.fingerprint == self.spec.fingerprint:
             return network
-        now, then = network.spec.folder_name, self.spec.folder_name
         if self._required is None:
+            now, then = network.spec.folder_name, self.spec.folder_name
             self._save(lambda store: store.save_spec(self._spec_key, {}))  # an empty entry is no entry
             raise ModelError(
                 f"{self.settings.name} built now is {now} and was remembered as {then}; that entry is now "
                 "removed: run again"
             )
-        raise ModelError(
-            f"the model was trained on {then}, but its base is now {now}: the file of its weights has "
-            "changed, or another version of Keras gives other weights. Restore the old file, or train the "
-            "head again"
-        )
+        raise ModelError(wrong_weights(network.spec, self.spec))
+
+    def converted_network(self) -> bytes:
+        """Return the network as `NETWORK_FILE` holds it, converting it if no store has it.
+
+        Raises
+        ------
+        BaseNetworkError, WeightsError, ModelError
+            As `keras_network`; or OpenVINO cannot convert it.
+        """
+        stored = self._stored_network()
+        if stored is not None:
+            return stored
+        self.keras_network()
+        if self._converted is None:
+            raise BaseNetworkError(f"{self.spec.name} is run by TensorFlow and has no converted network")
+        self._save_network(self.spec, self._converted)
+        return self._converted
 
     def _save_network(self, spec: BaseSpec, converted: bytes | None) -> None:
         if converted is None:
@@ -209,7 +240,7 @@ class Base:
             save(self._store)
         except StoreError as error:
             # predicting does not need a store that can be written; it only starts slower
-            self._note(f"{error}; the network is built again next time")
+            self.note(f"{error}; the network is built again next time")
 
     def _stored_network(self) -> bytes | None:
         """Return the converted network of an earlier run, if it is the one that was saved for this base."""
@@ -220,7 +251,7 @@ class Base:
         if saved.get("sha256") == hashlib.sha256(data).hexdigest():
             self._store.mark_used(self.spec.folder_name)
             return data
-        self._note(
+        self.note(
             f"the converted network of {self.spec.folder_name} in the store is damaged or was replaced; the "
             "network is converted again"
         )
@@ -230,23 +261,12 @@ class Base:
 
     def prepare(self) -> None:
         """Build or load what runs the network; takes seconds the first time, nothing later."""
-        if "engine" in self.__dict__:
-            return
-        with _BUILDING:
-            if "engine" not in self.__dict__:
-                started = time.perf_counter()
-                self.engine  # noqa: B018
-                self.prepare_seconds = time.perf_counter() - started
+        self.engine  # noqa: B018
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
         """Runs the network in the spec's precision; a bf16 model in f32 where the processor has no bf16."""
         return self._engine_in(self._usable_precision())
-
-    @cached_property
-    def _f32_engine(self) -> Engine:
-        self.prepare()
-        return self.engine if self._usable_precision() == "f32" else self._engine_in("f32")
 
     def _usable_precision(self) -> str:
         if self.spec.precision == "f32" or processor.has_bf16():
@@ -256,15 +276,28 @@ class Base:
                 "base.precision = 'bf16' needs a processor with AMX or AVX512-BF16, which this one does not "
                 "have; use --precision f32 or auto"
             )
-        if "engine" not in self.__dict__:
-            self._note("the model was trained on bf16 features; this processor has no bf16: base runs in f32")
+        if not self._engines:
+            self.note("the model was trained on bf16 features; this processor has no bf16: base runs in f32")
         return "f32"
 
     def _engine_in(self, precision: str) -> Engine:
+        """Return the engine, made anew where the one at hand was left behind by a fork."""
+        found = self._engines.get(precision)
+        if found is not None and not found.lost:
+            return found
         with _BUILDING:
-            if self.settings.engine == "tensorflow":
-                return self._tensorflow_engine()
-            return self._stored_engine(precision) or self._new_engine(precision)
+            found = self._engines.get(precision)
+            if found is None or found.lost:
+                started = time.perf_counter()
+                found = self._made_engine(precision)
+                self._engines[precision] = found
+                self.prepare_seconds += time.perf_counter() - started
+            return found
+
+    def _made_engine(self, precision: str) -> Engine:
+        if self.settings.engine == "tensorflow":
+            return self._tensorflow_engine()
+        return self._stored_engine(precision) or self._new_engine(precision)
 
     def _stored_engine(self, precision: str) -> Engine | None:
         data = self._stored_network()
@@ -274,9 +307,7 @@ class Base:
             return self._openvino_engine(data, precision)
         except (ValueError, RuntimeError) as error:
             # whole, but written by another version of OpenVINO
-            self._note(
-                f"the converted network in the store cannot be loaded ({error}); it is converted again"
-            )
+            self.note(f"the converted network in the store cannot be loaded ({error}); it is converted again")
             return None
 
     def _new_engine(self, precision: str) -> Engine:
@@ -309,12 +340,11 @@ class Base:
         FeaturesError
             A value is not finite, or does not fit the stored dtype.
         """
-        self.prepare()
         return stored(self.engine(pixels), self.spec.dtype)
 
     def f32_features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features computed and kept in f32, whatever the precision and dtype of the spec."""
-        return self._f32_engine(pixels)
+        return self._engine_in("f32")(pixels)
 
 
 def stored(features: NDArray[np.float32], dtype: str) -> NDArray[Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.bases.spec import BaseSpec
+from featcache.bases.spec import BaseSpec, network_key
+
+NETWORK_FILE = "openvino.zip"
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,17 @@ class Network:
 
 
 class Engine(Protocol):
-    """Runs a network; may be called from several threads at once."""
+    """Runs a network; may be called from several threads at once.
+
+    Attributes
+    ----------
+    name : str
+    lost : bool
+        Whether it belongs to the process that this one was forked from, and cannot be used here.
+    """
 
     name: str
+    lost: bool
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
@@ -61,27 +72,65 @@ class SpecStore(Protocol):
         """Enter that a base was used."""
 
 
-class ReadOnly:
-    """A store that is read and never written: one that somebody else's file names.
+class Layered:
+    """Several stores as one: what the first one lacks is read from the others, which are never written.
 
     Parameters
     ----------
-    store : SpecStore
+    own : SpecStore
+    *others : SpecStore
+        Such as the store that somebody else's file names.
     """
 
-    def __init__(self, store: SpecStore) -> None:
-        self._store = store
+    def __init__(self, own: SpecStore, *others: SpecStore) -> None:
+        self._own, self._all = own, (own, *others)
 
     def load_spec(self, key: str) -> dict[str, Any] | None:
         """Return what was saved under `key`, or None."""
-        return self._store.load_spec(key)
+        return next((found for store in self._all if (found := store.load_spec(key))), None)
+
+    def save_spec(self, key: str, spec: dict[str, Any]) -> None:
+        """Save JSON-ready data under `key` in the first store."""
+        self._own.save_spec(key, spec)
+
+    def load_file(self, base_name: str, name: str) -> bytes | None:
+        """Return a file that was saved beside a base's shards, or None."""
+        return next((found for store in self._all if (found := store.load_file(base_name, name))), None)
+
+    def save_file(self, base_name: str, name: str, data: bytes) -> None:
+        """Save a file beside a base's shards in the first store."""
+        self._own.save_file(base_name, name, data)
+
+    def mark_used(self, base_name: str) -> None:
+        """Enter in the first store that a base was used."""
+        self._own.mark_used(base_name)
+
+
+class OneNetwork:
+    """A converted network in memory, as a store that holds nothing else and keeps nothing.
+
+    Parameters
+    ----------
+    spec : BaseSpec
+        Of the base that it was converted from.
+    data : bytes
+        What `featcache.bases.openvino.convert` returned.
+    """
+
+    def __init__(self, spec: BaseSpec, data: bytes) -> None:
+        self._files = {(spec.folder_name, NETWORK_FILE): data}
+        self._specs = {network_key(spec): {"sha256": hashlib.sha256(data).hexdigest()}}
+
+    def load_spec(self, key: str) -> dict[str, Any] | None:
+        """Return the network's hash under the base's `network_key`, else None."""
+        return self._specs.get(key)
 
     def save_spec(self, key: str, spec: dict[str, Any]) -> None:
         """Save nothing."""
 
     def load_file(self, base_name: str, name: str) -> bytes | None:
-        """Return a file that was saved beside a base's shards, or None."""
-        return self._store.load_file(base_name, name)
+        """Return the network as the base's `NETWORK_FILE`, else None."""
+        return self._files.get((base_name, name))
 
     def save_file(self, base_name: str, name: str, data: bytes) -> None:
         """Save nothing."""

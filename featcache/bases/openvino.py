@@ -6,10 +6,13 @@ Preprocessing and pooling are inside; it takes uint8 pixels.
 
 from __future__ import annotations
 
+import ctypes
 import io
+import os
+import queue
 import struct
 import tempfile
-import threading
+import weakref
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import processor
 from featcache.bases.contract import Network
 from featcache.bases.spec import BaseSpec
 from featcache.bases.tensorflow import padded
@@ -103,8 +107,8 @@ def _compare(network: Network, data: bytes) -> None:
 class OpenVINOEngine:
     """A converted base, compiled for this machine and batches of one size.
 
-    It may be called from several threads at once; each has its own inference request. Smaller batches are
-    padded, so that a row's features do not depend on the size of its batch.
+    It may be called from any number of threads at once: as many as there are cores run, the others wait.
+    Smaller batches are padded, so that a row's features do not depend on the size of its batch.
 
     Parameters
     ----------
@@ -118,10 +122,16 @@ class OpenVINOEngine:
     Raises
     ------
     ValueError, RuntimeError
-        `data` is not a converted network, or not one that this version of OpenVINO reads.
+        `data` is not a converted network of this spec, or not one that this version of OpenVINO reads.
+
+    Attributes
+    ----------
+    lost : bool
+        True in a process that was forked after the engine was made: its threads do not exist there.
     """
 
     name = "openvino"
+    lost = False
 
     def __init__(self, data: bytes, spec: BaseSpec, batch_size: int, precision: str) -> None:
         import openvino
@@ -136,9 +146,14 @@ class OpenVINOEngine:
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled = core.compile_model(model, "CPU", wanted)
+        _check_features(self._compiled, (batch_size, *spec.feature_shape))
         self.precision = precision
         self._batch_size = batch_size
-        self._requests = threading.local()
+        # A request keeps the memory of all layers, so there are no more of them than can run at once.
+        self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
+        for _ in range(processor.cores()):
+            self._requests.put(None)
+        _ENGINES.add(self)
         # Every inference calls this, and the first call of a process initialises a static object in C++ while
         # it releases the GIL: two first calls at once deadlock.
         openvino.Type.u8.to_dtype()
@@ -148,7 +163,34 @@ class OpenVINOEngine:
         count = len(pixels)
         if count < self._batch_size:
             pixels = padded(pixels, self._batch_size)
-        if not hasattr(self._requests, "own"):
-            self._requests.own = self._compiled.create_infer_request()
-        result = self._requests.own.infer({0: pixels}, share_inputs=True)[0]
-        return np.array(result[:count], np.float32)
+        request = self._requests.get()
+        try:
+            request = request or self._compiled.create_infer_request()
+            result = request.infer({0: pixels}, share_inputs=True)[0]
+            return np.array(result[:count], np.float32)
+        finally:
+            self._requests.put(request)
+
+
+def _check_features(compiled: Any, expected: tuple[int, ...]) -> None:
+    found = tuple(compiled.output(0).shape)
+    if found != expected:
+        raise ValueError(f"it gives features of shape {found[1:]}, not {expected[1:]}")
+
+
+_ENGINES: weakref.WeakSet[OpenVINOEngine] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Mark the engines of the parent process, and never destroy them here.
+
+    A forked process has the engines' memory and not their threads. Waiting for these, as using or destroying
+    an engine does, hangs or aborts the process.
+    """
+    for engine in _ENGINES:
+        engine.lost = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.bases.contract import Network
-from featcache.runtime import tensorflow
+from featcache.runtime import refuse_after_fork, tensorflow
 
 
 class TensorFlowEngine:
@@ -21,11 +21,18 @@ class TensorFlowEngine:
     ----------
     network : Network
     batch_size : int
+
+    Raises
+    ------
+    BaseNetworkError
+        When it is made or called in a process that was forked after TensorFlow was imported.
     """
 
     name = "tensorflow"
+    lost = False
 
     def __init__(self, network: Network, batch_size: int) -> None:
+        refuse_after_fork()
         tf = tensorflow()
         self._constant = tf.constant
         self._batch_size = batch_size
@@ -36,6 +43,7 @@ class TensorFlowEngine:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features (n, ...) of pixels (n, height, width, 3), for n up to the batch size."""
+        refuse_after_fork()
         count = len(pixels)
         if count < self._batch_size:
             pixels = padded(pixels, self._batch_size)

@@ -14,7 +14,8 @@ from featcache.bases.spec import BaseSpec
 from featcache.errors import DataError, FormatError, StoreError
 from featcache.exporting.check import UNKNOWN
 from featcache.featurize import Photo, decode_unchanged
-from featcache.model import Model, expand
+from featcache.inputs import expand
+from featcache.model import Model
 from featcache.run.layout import FEATURE_FILE, FINETUNE_FOLDER, run_of_model
 from featcache.store.feature_file import Features
 

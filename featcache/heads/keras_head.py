@@ -22,7 +22,7 @@ from featcache.errors import RecipeError, TrainingError
 from featcache.heads.dense.head import BLOCK_ROWS
 from featcache.heads.pooling import FLOATS, check_spatial, is_spatial
 from featcache.heads.private import Interval, StrOptions
-from featcache.runtime import keras, tensorflow
+from featcache.runtime import keras, refuse_after_fork, tensorflow
 
 # Keras's losses for classes; its functions have the same names in lower case.
 _ONE_UNIT = {"BinaryCrossentropy", "BinaryFocalCrossentropy"}
@@ -283,6 +283,7 @@ class KerasHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Called block by block: ``predict`` of Keras retraces for other sizes, and a loop of it leaks.
         """
         check_is_fitted(self)
+        refuse_after_fork()
         checked = self._check(X)
         blocks = [
             _run(self.model_, checked[first : first + BLOCK_ROWS])

@@ -272,8 +272,15 @@ def save_linear(form: LinearHead, head_file: Path) -> None:
 def load_linear(head_file: Path) -> LinearHead | None:
     """Return the linear form of exactly the head in `head_file`, or None where there is no valid one."""
     try:
-        digest = hashlib.sha256(read_regular(head_file)).hexdigest()
-        data = read_regular(head_file.with_name(LINEAR_FILE))
+        return read_linear(read_regular(head_file), read_regular(head_file.with_name(LINEAR_FILE)))
+    except OSError:
+        return None  # the head file holds everything that is in it
+
+
+def read_linear(head: bytes, data: bytes) -> LinearHead | None:
+    """Return a linear form as `load_linear`, from the contents of a head's file and of its `LINEAR_FILE`."""
+    try:
+        digest = hashlib.sha256(head).hexdigest()
         open_archive(data).close()
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
@@ -284,7 +291,7 @@ def load_linear(head_file: Path) -> LinearHead | None:
             )
         return form if _is_valid(form) else None
     except _DAMAGE:
-        return None  # the head file holds everything that is in it
+        return None
 
 
 def _is_valid(form: LinearHead) -> bool:

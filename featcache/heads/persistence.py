@@ -74,6 +74,26 @@ def load_head(path: Path) -> Any:
         the parts of Keras itself, except layers that hold code (``Lambda``) or read other files.
     """
     path = Path(path)
+    _check_kind(path)
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    return read_head(content, path)
+
+
+def read_head(content: bytes, path: Path) -> Any:
+    """Read a head as `load_head`, with the same errors, from the content of the file `path`."""
+    _check_kind(path)
+    try:
+        return _READERS[path.suffix](content, path)
+    except DAMAGE as error:
+        raise ModelError(f"{path} is damaged or not a head of featcache's: {error}") from error
+
+
+def _check_kind(path: Path) -> None:
     if path.suffix in _PICKLES:
         raise ModelError(
             f"{path} is a pickle, which can run any code when it is loaded; featcache never loads one. "
@@ -81,16 +101,6 @@ def load_head(path: Path) -> Any:
         )
     if path.suffix not in _READERS:
         raise ModelError(f"{path} is no head: a head is a .keras or a .skops file")
-    try:
-        content = read_regular(path)
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist") from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    try:
-        return _READERS[path.suffix](content, path)
-    except DAMAGE as error:
-        raise ModelError(f"{path} is damaged or not a head of featcache's: {error}") from error
 
 
 def _skops_bytes(head: Any, path: Path) -> bytes:

@@ -153,6 +153,39 @@ def decode_views(data: bytes, digest: bytes, views: Sequence[View | None], how: 
         return Decoded([np.array(image, dtype=np.uint8) for image in images], facts)
 
 
+def decode_image(image: Image.Image, how: Decoding) -> NDArray[np.uint8]:
+    """Resize an image that Pillow holds already, as `decode` does with a file.
+
+    `decode` reduces a JPEG file while it decodes it, and an image of Pillow's is not reduced: their pixels
+    differ a little.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode that `decode` takes; it is loaded and not changed.
+    how : Decoding
+
+    Returns
+    -------
+    array of shape (height, width, 3), uint8
+
+    Raises
+    ------
+    ImageError, ValueError
+        As `decode`.
+    """
+    fit = _choose("resize", how.resize, FITS)
+    resample = _choose("interpolation", how.interpolation, INTERPOLATIONS)
+    with _failures_in_words(b""):
+        limits.check_memory(image, how.max_pixels)
+        image.load()
+        rgb, colours = to_rgb(image, "", b"", how.range, how.color_profile == "convert")
+        small = fit(turn_upright(rgb, image), (how.size[1], how.size[0]), resample)
+        if colours.profile is not None:
+            small = apply_profile(small, colours.profile)
+        return np.array(small, dtype=np.uint8)
+
+
 def thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
     """Decode one photo for display: uncropped, in its own aspect ratio.
 

@@ -78,7 +78,8 @@ def reason_of(error: Exception, data: bytes) -> str:
         )
     text = " ".join(str(error).split())[:150] or type(error).__name__
     cut_off = isinstance(error, EOFError) or "truncated" in text.lower()
-    return f"{'truncated' if cut_off else 'damaged'}: {text} ({_NAMES.get(kind, kind)})"
+    name = f" ({_NAMES.get(kind, kind)})" if kind else ""
+    return f"{'truncated' if cut_off else 'damaged'}: {text}{name}"
 
 
 def what_it_is(data: bytes) -> str:

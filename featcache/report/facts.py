@@ -22,7 +22,9 @@ def is_feature_file(path: Path) -> bool:
 
 
 def is_model(path: Path) -> bool:
-    """Whether `path` is the folder of a model or of a run with models."""
+    """Whether `path` is the folder of a model or of a run with models, or meant as a packed model."""
+    if path.is_file():
+        return path.suffix.lower() == ".zip"
     return (path / MODEL_FILE).is_file() or (path / HEADS_FILE).is_file()
 
 
@@ -51,6 +53,7 @@ def of_model(path: Path) -> dict[str, Any]:
     facts = read_model(folder)
     return {
         "model": str(folder),
+        "kind": "model" if facts.files.members is None else "model, packed",
         "head": facts.name,
         "classes": list(facts.classes),
         "base": facts.spec.to_json(),

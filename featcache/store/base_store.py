@@ -71,10 +71,6 @@ class Store:
             return read_regular(self.folder / _checked(base_name) / _checked(name))
         return None
 
-    def has_file(self, base_name: str, name: str) -> bool:
-        """Whether there is a file that `save_file` wrote."""
-        return (self.folder / _checked(base_name) / _checked(name)).is_file()
-
     def save_file(self, base_name: str, name: str, data: bytes) -> None:
         """Save a file beside the shards of a base, such as its converted network.
 

@@ -16,6 +16,7 @@ kind             number  changes
 shard            1
 feature file     2       a SHA-256 in the user block covers the file; paths have a fixed length
 model            1
+packed model     1       a model's files and its converted base in one zip archive
 export           1
 ===============  ======  =====================================================================
 """
@@ -29,6 +30,7 @@ from featcache.errors import FormatError
 SHARD_FORMAT = 1
 FEATURE_FORMAT = 2
 MODEL_FORMAT = 1
+PACKED_MODEL_FORMAT = 1
 EXPORT_FORMAT = 1
 
 # in a shard
@@ -59,7 +61,8 @@ def check_format(number: Any, newest: int, name: str) -> int:
     number : int
         As it stands in the file; None where it is missing.
     newest : int
-        The number of this version: `SHARD_FORMAT`, `FEATURE_FORMAT`, `MODEL_FORMAT` or `EXPORT_FORMAT`.
+        The number of this version: `SHARD_FORMAT`, `FEATURE_FORMAT`, `MODEL_FORMAT`, `PACKED_MODEL_FORMAT` or
+        `EXPORT_FORMAT`.
     name : str
         The file, for the message.
 

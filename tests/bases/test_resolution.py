@@ -16,7 +16,7 @@ import pytest
 
 from featcache import processor
 from featcache.bases.base import NETWORK_FILE, Base
-from featcache.bases.contract import ReadOnly
+from featcache.bases.contract import Layered
 from featcache.bases.openvino import convert, unpack
 from featcache.bases.resolution import Resolution, relative_difference
 from featcache.bases.sources import build_network
@@ -224,13 +224,16 @@ def test_a_compressed_archive_is_refused_before_it_is_read():
         unpack(bomb.getvalue())
 
 
-def test_a_read_only_store_is_never_written(tmp_path, stored_entry, builds):
+def test_of_layered_stores_all_are_read_and_only_the_first_is_written(tmp_path, stored_entry, builds):
     settings = BaseSettings(**TINY, precision="f32")
     before = {path: path.stat().st_mtime_ns for path in stored_entry.rglob("*")}
-    Base(settings, ReadOnly(Store(stored_entry)), pytest.fail).features(X[:4])
-    assert builds == []
-    Base(settings, ReadOnly(Store(tmp_path / "none"))).features(X[:4])
-    assert not (tmp_path / "none").exists()
+    own, none = Store(tmp_path / "own"), Store(tmp_path / "none")
+    features = Base(settings, Layered(own, Store(stored_entry)), pytest.fail).features(X[:4])
+    assert (builds, own.folder.exists()) == ([], False)
+    built = Base(settings, Layered(own, none))
+    assert np.array_equal(built.features(X[:4]), features)
+    assert (len(builds), none.folder.exists()) == (1, False)
+    assert own.load_file(built.spec.folder_name, NETWORK_FILE) is not None
     assert {path: path.stat().st_mtime_ns for path in stored_entry.rglob("*")} == before
 
 
