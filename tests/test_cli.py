@@ -24,7 +24,19 @@ from featcache.store.seal import seal
 
 TINY = ("--weights", "random", "--image-size", 32, "--set", "base.arguments={alpha=0.35}")
 
-COMMANDS = ("features", "heads", "sweep", "finetune", "run", "info", "sample", "predict", "export", "pack")
+COMMANDS = (
+    "features",
+    "heads",
+    "sweep",
+    "finetune",
+    "run",
+    "info",
+    "sample",
+    "predict",
+    "export",
+    "pack",
+    "cache",
+)
 HEAD_KEYS = {
     *("name", "fit_seconds", "validation", "only_class", "test", "model", "trained_from", "model_sha256"),
 }

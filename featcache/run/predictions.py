@@ -139,7 +139,8 @@ def _arrays(predictions: RunPredictions) -> dict[str, NDArray[Any]]:
     for number, one in enumerate(predictions.heads.values()):
         arrays[f"predicted_{number}"] = one.predicted.astype(np.int64)
         if one.probabilities is not None:
-            arrays[f"probabilities_{number}"] = one.probabilities.astype(np.float32)
+            # rows first, as the reader takes them: some classifiers give columns first
+            arrays[f"probabilities_{number}"] = np.ascontiguousarray(one.probabilities, np.float32)
     return arrays
 
 

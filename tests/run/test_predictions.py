@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_what_is_written_comes_back(made, tmp_path):
     assert equal(load_predictions(tmp_path / "p.npz"), made)
     with np.load(tmp_path / "p.npz") as file:  # any program can read it
         assert file["probabilities_0"].shape == (20, 3)
+
+
+def test_probabilities_that_are_stored_by_columns_come_back(made, tmp_path):
+    """scikit-learn's GaussianNB gives such arrays."""
+    by_columns = replace(made.heads["a"], probabilities=np.asfortranarray(made.heads["a"].probabilities))
+    write_predictions(tmp_path / "p.npz", replace(made, heads={**made.heads, "a": by_columns}))
+    assert equal(load_predictions(tmp_path / "p.npz"), made)
 
 
 def test_changed_bytes_are_refused_or_change_nothing(made, tmp_path):
