@@ -66,6 +66,7 @@ bench: $(VENV)/.installed  ## measure speed, memory and start-up beside what is 
 	$(BIN)/python -m benchmarks.streaming $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.memory $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.startup $(filter --quick,$(ARGS))
+	$(BIN)/python -m benchmarks.reading $(filter --quick,$(ARGS))
 	$(BIN)/python -m benchmarks.serving $(filter --quick,$(ARGS))
 
 clean:  ## remove what was made here: .venv, sample, runs (the feature cache stays)
