@@ -14,7 +14,7 @@ from PIL import Image
 
 from featcache.images import views as module
 from featcache.images.decode import Decoding, decode, decode_views
-from featcache.images.table import digest_of
+from featcache.images.source import digest_of
 from featcache.images.views import View, draw, views_of
 from featcache.recipe import AugmentSettings
 
