@@ -46,16 +46,15 @@ all of the photo is transparent.
 Of the plain photo as it is decoded, without the bars of ``resize = "pad"``, in levels from 0 to 255:
 ``brightness``, ``darkest``, ``brightest``, number of ``levels`` and ``contrast`` (standard deviation) of the
 luma; ``spread``, the range of the luma and, where that is below 64, the largest range of a channel; ``blur``,
-the variance of the Laplacian (low is blurred; Pech-Pacheco et al., 2000); ``colourfulness`` (Hasler and
-Süsstrunk, 2003).
+the variance of the Laplacian (low is blurred; Pech-Pacheco et al., 2000); ``colourfulness``, the spread of Cb
+and Cr and 0.3 times their distance from grey (after Hasler and Süsstrunk, 2003).
 """
 
 _MOST_FRAMES = 256
-# Colourfulness is computed on a grid of so many pixels each way.
-_COLOUR_SIDE = 40
-# From RGB to red against green and yellow against blue.
-_OPPONENTS = np.array([[1, 0.5], [-1, 0.5], [0, -1]], np.float32)
+# Levels and colours are taken from a grid of so many pixels each way.
+_SAMPLE_SIDE = 80
 _LEVELS = np.arange(256.0)
+_POWERS = np.stack([_LEVELS**0, _LEVELS, _LEVELS**2])
 _SMALL_SPREAD = 64
 # Bits of TIFF's NewSubfileType: a reduced version of another page, a transparency mask.
 _REDUCED_OR_MASK = 0b101
@@ -131,7 +130,7 @@ def _pages_of_tiff(image: Image.Image, pixels: int) -> tuple[int, int]:
 
 
 def photo_facts(file: FileFacts, photo: Image.Image, bars: bool = False) -> NDArray[np.float32]:
-    """Return the `FACTS` of a photo, in less than 0.3 ms for 160×160 pixels.
+    """Return the `FACTS` of a photo, in about 0.2 ms for 160×160 pixels.
 
     Parameters
     ----------
@@ -146,19 +145,25 @@ def photo_facts(file: FileFacts, photo: Image.Image, bars: bool = False) -> NDAr
     ndarray of float32, shape (len(FACTS),)
     """
     inner = _without_bars(photo, file.width, file.height) if bars else photo
-    luma = inner.convert("L")
-    counts = np.array(luma.histogram())
-    share, present = counts / counts.sum(), np.flatnonzero(counts)
-    mean = share @ _LEVELS
-    contrast = max(0.0, share @ _LEVELS**2 - mean**2) ** 0.5
+    sample = _sample(inner)
+    counts = np.array(sample.convert("YCbCr").histogram(), np.float64).reshape(3, 256)
+    total, sums, squares = _POWERS @ counts.T
+    mean = sums / total
+    variance = np.maximum(squares / total - mean**2, 0)
+    present = np.flatnonzero(counts[0])
     spread = present[-1] - present[0]
     if spread < _SMALL_SPREAD:
-        spread = max(high - low for low, high in inner.getextrema())  # type: ignore[misc]
-    measured = (
-        *(mean, present[0], present[-1], len(present), spread, contrast),
-        *(_laplacian_variance(np.asarray(luma)), _colourfulness(inner)),
-    )
-    return np.array((*file, *measured), np.float32)
+        spread = max(high - low for low, high in sample.getextrema())  # type: ignore[misc]
+    colourfulness = math.sqrt(variance[1] + variance[2]) + 0.3 * math.hypot(*(mean[1:] - 128))
+    measured = (mean[0], present[0], present[-1], len(present), spread, math.sqrt(variance[0]))
+    blur = _laplacian_variance(np.asarray(inner.convert("L")))
+    return np.array((*file, *measured, blur, colourfulness), np.float32)
+
+
+def _sample(photo: Image.Image) -> Image.Image:
+    """Return some pixels of a photo as they are, in a grid."""
+    side = min(photo.width, _SAMPLE_SIDE), min(photo.height, _SAMPLE_SIDE)
+    return photo if side == photo.size else photo.resize(side, Image.Resampling.NEAREST)
 
 
 def _without_bars(photo: Image.Image, width: int, height: int) -> Image.Image:
@@ -169,27 +174,16 @@ def _without_bars(photo: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _laplacian_variance(luma: NDArray[np.uint8]) -> float:
-    """Return the variance of the Laplacian in every second row."""
+    """Return the variance of the Laplacian in every fourth row."""
     if min(luma.shape) < 3:
         return 0.0
-    wide = luma.astype(np.int16)
-    above, centre, below = wide[:-2:2, 1:-1], wide[1:-1:2], wide[2::2, 1:-1]
-    edges = above + below
-    edges += centre[:, :-2]
+    centre = luma[1:-1:4].astype(np.int16)
+    edges = luma[0:-2:4, 1:-1] + centre[:, :-2]
+    edges += luma[2::4, 1:-1][: len(centre)]
     edges += centre[:, 2:]
     edges -= 4 * centre[:, 1:-1]
     flat = edges.ravel().astype(np.float32)
     return max(0.0, float(flat @ flat) / flat.size - float(flat.mean()) ** 2)
-
-
-def _colourfulness(photo: Image.Image) -> float:
-    side = min(photo.width, _COLOUR_SIDE), min(photo.height, _COLOUR_SIDE)
-    sample = np.asarray(photo.resize(side, Image.Resampling.NEAREST)).reshape(-1, 3).astype(np.float32)
-    opponents = sample @ _OPPONENTS
-    # products are an eighth of the time of reductions along the short axis
-    first, second = np.ones(len(sample), np.float32) @ opponents / len(sample)
-    variance = float(np.vdot(opponents, opponents)) / len(sample) - float(first**2 + second**2)
-    return math.sqrt(max(0.0, variance)) + 0.3 * math.hypot(first, second)
 
 
 # ---- findings --------------------------------------------------------------------------------------------

@@ -68,8 +68,8 @@ def test_facts_of_the_pixels():
     assert (found["darkest"], found["brightest"], found["levels"], found["spread"]) == (100, 140, 2, 40)
     assert found["blur"] == 0  # the rows that are looked at are all of one kind
     plain = facts(encode(Image.new("RGB", (48, 32), (255, 0, 0)), "PNG"))
-    # Hasler and Süsstrunk, equation 4: rg = 255, yb = 127.5, and no deviation
-    assert plain["colourfulness"] == pytest.approx(0.3 * np.hypot(255, 127.5))
+    # Cb = 85 and Cr = 255, and no deviation
+    assert plain["colourfulness"] == pytest.approx(0.3 * np.hypot(85 - 128, 255 - 128), abs=0.1)
     assert (plain["spread"], plain["levels"]) == (0, 1)
 
 
