@@ -106,7 +106,7 @@ def closed():
         (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
         (Image.new("F", (4, 4)), "no fixed range"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_photo_has_a_reason(thing, reason):
     with pytest.raises(ImageError, match=reason):
