@@ -151,7 +151,7 @@ def write_shard(
 def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any], facts: Facts | None) -> bytes:
     digest = np.frombuffer(b"".join(key.digest for key in keys), np.uint8).reshape(len(keys), DIGEST_BYTES)
     image = io.BytesIO()
-    with h5py.File(image, "w", libver=HDF5_VERSIONS) as file:
+    with _new_file(image) as file:
         file.attrs["format"] = SHARD_FORMAT
         # of fixed length: other strings are in a heap without checksums, in which HDF5 can loop for ever
         for name, value in (("base", base), ("versions", library_versions())):
@@ -167,6 +167,21 @@ def _as_hdf5(keys: Sequence[Key], features: NDArray[Any], base: dict[str, Any], 
             file.attrs[FACT_NAMES] = text_array([json.dumps({"names": facts.names})])[0]
             file.attrs[FACTS_HASH] = text_array([_facts_hash(facts)])[0]
     return image.getvalue()
+
+
+def _new_file(image: io.BytesIO) -> h5py.File:
+    """Begin an HDF5 file without the time of writing, which `h5py.File` lets HDF5 store for the root group.
+
+    With it, equal rows written at different times would be different shards.
+    """
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
+    name = repr(image).encode()
+    return h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 
 def _create_checked(group: Any, name: str, data: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -57,6 +58,39 @@ def test_a_shard_is_named_by_its_content_and_equal_runs_write_one_file(tmp_path)
     other = shards.write_shard(tmp_path, keys_of(1, 3), features_of(1, 3), BASE)
     assert first == second != other
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({first.name, other.name})
+
+
+def test_equal_rows_of_different_seconds_are_one_shard(tmp_path):
+    first = shards.write_shard(tmp_path, keys_of(1, 2), features_of(1, 2), BASE)
+    second = int(time.time())
+    while int(time.time()) == second:  # HDF5 stores times in whole seconds
+        time.sleep(0.05)
+    assert shards.write_shard(tmp_path, keys_of(1, 2), features_of(1, 2), BASE) == first
+
+
+def test_facts_lie_beside_the_rows_and_are_checked(tmp_path):
+    store = BaseStore(tmp_path / "base", BASE)
+    writer = store.writer(10, 60.0, fact_names=("width", "blur"))
+    facts = np.array([[3, 4], [5, 6], [7, 8]], np.float32)
+    writer.add(keys_of(1, 2, 3), features_of(1, 2, 3), [1, 0, 1], facts)
+    writer.publish()
+    places = [writer.locations[key] for key in keys_of(1, 2, 3)]
+    assert [place.row for place in places] == [1, 0, 2], "sorted by rank"
+    found = store.facts([places[2], places[0]], ["blur", "unknown"])
+    assert np.array_equal(found, np.array([[8, np.nan], [4, np.nan]], np.float32), equal_nan=True)
+    path = store.shard_folder / places[0].shard
+    with h5py.File(path, "r+") as file:
+        file["facts"][0, 0] = 99
+    with pytest.raises(shards.DamagedShardError):
+        store.facts(places, ["blur"])
+
+
+def test_shards_without_facts_have_none(tmp_path):
+    store = BaseStore(tmp_path / "base", BASE)
+    writer = store.writer(10, 60.0)
+    writer.add(keys_of(1), features_of(1))
+    writer.publish()
+    assert np.isnan(store.facts(list(writer.locations.values()), ["blur"])).all()
 
 
 def test_a_shard_is_as_documented(tmp_path):
