@@ -17,10 +17,11 @@ from featcache.errors import DataError, RecipeError
 from featcache.extraction.compute import Extracted, ensure
 from featcache.extraction.rows import PlainPhotos, key_of
 from featcache.featurize import Photo
-from featcache.images.index import INDEX_FILE, DigestIndex
+from featcache.images.index import DigestIndex
 from featcache.images.source import why_not_opened
 from featcache.recipe import MAX_PIXELS, BaseSettings, default_cache
 from featcache.store.base_store import Store
+from featcache.store.format import INDEX_FILE
 from featcache.store.plan import Key
 
 

@@ -11,13 +11,14 @@ from featcache.bases.resolution import Resolution
 from featcache.bases.spec import BaseSpec
 from featcache.extraction.rows import Wanted, keys_wanted, photos_of, wanted_of_found, wanted_of_table
 from featcache.featurize import Photo
-from featcache.images.index import INDEX_FILE, DigestIndex
+from featcache.images.index import DigestIndex
 from featcache.images.rows import FoundPhoto, ImageTable, Notes
 from featcache.images.source import why_not_opened
 from featcache.images.table import Digests, assemble, find_photos, read_digests
 from featcache.recipe import Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.store.base_store import BaseStore, Store
+from featcache.store.format import INDEX_FILE
 from featcache.store.plan import Key, Location, Plan, make_plan
 
 # `info` reads photos that the index does not know only if they are few: this takes less than a second.

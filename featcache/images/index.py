@@ -16,9 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-INDEX_FILE = "photos.sqlite"
-"""The index of a store, in its folder."""
-
 MARGIN_NS = 2_000_000_000
 """Longest step of a file system's clock, in nanoseconds: two seconds, that of FAT."""
 

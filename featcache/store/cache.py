@@ -19,11 +19,8 @@ from typing import Any
 from featcache.errors import FeatcacheError, StoreError, did_you_mean
 from featcache.files import explain_os_error, read_regular, remove_left_behind
 from featcache.store import shards
-from featcache.store.format import BASE_FILE, SHARD_FOLDER
+from featcache.store.format import BASE_FILE, INDEX_FILE, SHARD_FOLDER
 from featcache.store.usage import last_use, removing
-
-INDEX_FILE = "photos.sqlite"
-"""The index of the photos' digests, and with a suffix its journals."""
 
 _BASE_FOLDER = re.compile(r"(?P<base>.+)-[0-9a-f]{16}")
 _OWN_FILES = re.compile(r"base\.json|verified\.json|openvino\.zip|used")

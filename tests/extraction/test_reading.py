@@ -14,10 +14,10 @@ from featcache.errors import StoreError
 from featcache.extraction import planning
 from featcache.extraction.stage import extract
 from featcache.images import index, table
-from featcache.images.index import INDEX_FILE
 from featcache.report import facts
 from featcache.reporter import SILENT
 from featcache.store.base_store import Store
+from featcache.store.format import INDEX_FILE
 
 
 class Notes:
