@@ -49,7 +49,7 @@ VIEW_GROUP, AUGMENT = "views", "augment"
 SHARDS, SKIPPED, REASON, FINDINGS = "shards", "skipped", "reason", "findings"
 # in the folder of a base
 SHARD_FOLDER, BASE_FILE, VERIFIED_FILE = "shards", "base.json", "verified.json"
-# in the store: the index of the photos' digests, see `featcache.images.index`; SQLite keeps journals beside it
+# in the store: the index of the photos' digests; SQLite keeps journals beside it
 INDEX_FILE = "photos.sqlite"
 
 DIGEST_BYTES = 32

@@ -299,7 +299,7 @@ def mutated(data, chance):
 def test_mutated_files_of_the_store_are_refused_or_give_the_same(tmp_path, stored_entry, count):
     settings = BaseSettings(**TINY, precision="f32")
     expected = Base(settings, Store(stored_entry)).features(X[:4]).tobytes().hex()[:64]
-    files = [path for path in stored_entry.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in stored_entry.rglob("[!.]*") if path.is_file() and path.stat().st_size]
     chance = random.Random(count)
     np.save(tmp_path / "x.npy", X[:4])
     for number in range(count):
