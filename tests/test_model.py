@@ -204,7 +204,7 @@ def test_a_photo_in_a_folder_that_may_not_be_entered_is_a_failed_photo():
         command = [sys.executable, "-c", CLOSED, str(folder / "photo.jpg")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         folder.chmod(0o700)
-    assert done.stdout == "cannot be read: Permission denied\n", done.stderr
+    assert done.stdout == "cannot be read: permission denied\n", done.stderr
 
 
 def test_a_path_that_does_not_exist_and_an_empty_folder_are_refused(place, tmp_path):

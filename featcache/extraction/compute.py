@@ -139,7 +139,7 @@ def ensure(
     """
     spec = base.resolve(lambda: _sample(photos, base.settings)).spec
     rows = plan_rows(photos, wanted, spec, store, reporter)
-    if rows.plan.refusal and rows.plan.unread and not store.not_writable():
+    if rows.plan.refusal and rows.plan.unread:
         # perhaps most rows are in the store; only the digests can tell
         photos = _with_digests(photos, index, reporter)
         rows = plan_rows(photos, wanted, spec, store, reporter)

@@ -25,7 +25,7 @@ TABLE = ImageTable(
 
 
 def findings(*broken: str, **data) -> list[str]:
-    extracted = Extracted({}, {Key(name.encode(), 0): "broken" for name in broken})
+    extracted = Extracted({}, failures={Key(name.encode(), 0): "broken" for name in broken})
     return [finding.text for finding in check_rows(TABLE, extracted, [], DataSettings(root="x", **data))]
 
 

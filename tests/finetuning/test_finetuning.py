@@ -172,7 +172,7 @@ def test_folds_are_refused_before_any_photo_is_read(place, monkeypatch):
     """With folds heads learn from the validation photos, on which the best epoch would be chosen."""
     recipe = recipe_in(place, "folds")
     folded = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": 3})})
-    monkeypatch.setattr("featcache.extraction.stage.load_table", lambda *_: pytest.fail("photos were read"))
+    monkeypatch.setattr("featcache.extraction.stage.find_photos", lambda *_: pytest.fail("photos were read"))
     for stage in (finetune, train_and_finetune):
         with pytest.raises(RecipeError, match=r"data\.folds = 3 does not go with \[finetune\]"):
             stage(folded)
@@ -304,7 +304,7 @@ def test_through_the_whole_network_photos_are_augmented_anew(place):
     ],
 )
 def test_what_cannot_be_is_refused_before_any_photo_is_read(place, monkeypatch, settings, error, message):
-    monkeypatch.setattr("featcache.extraction.stage.load_table", lambda *_: pytest.fail("photos were read"))
+    monkeypatch.setattr("featcache.extraction.stage.find_photos", lambda *_: pytest.fail("photos were read"))
     for stage in (finetune, train_and_finetune):
         with pytest.raises(error, match=message):
             stage(recipe_in(place, "refused", **settings))

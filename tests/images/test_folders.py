@@ -56,9 +56,9 @@ def test_pipes_and_devices_are_reported_and_not_waited_for(tmp_path):
     table = table_of(root=tmp_path)
     assert len(table.rows) == 4
     assert [(Path(path).name, reason) for path, reason in table.unreadable] == [
-        ("link", "it is not a regular file"),
-        ("pipe", "it is not a regular file"),
-        ("zero.png", "it is not a regular file"),
+        ("link", "cannot be read: it is not a regular file"),
+        ("pipe", "cannot be read: it is not a regular file"),
+        ("zero.png", "cannot be read: it is not a regular file"),
     ]
 
 

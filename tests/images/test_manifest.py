@@ -162,7 +162,7 @@ def test_missing_files_can_be_skipped_and_are_listed(tmp_path):
     table = table_of(manifest=with_lines(tmp_path, *lines), skip_missing=True, split=ALL_TRAIN)
     assert len(table.rows) == 4
     assert [Path(path).name for path, _ in table.unreadable] == [f"lost{n}" for n in range(7)]
-    assert {reason for _, reason in table.unreadable} == {"no such file or directory"}
+    assert {reason for _, reason in table.unreadable} == {"cannot be read: no such file or directory"}
 
 
 def test_a_class_of_missing_files_only_is_refused(tmp_path):

@@ -103,7 +103,7 @@ def test_the_saved_best_model_knows_photos_of_another_collection(catanddog, shar
 def test_weights_that_do_not_fit_are_refused_and_harm_nothing(catanddog, capsys):
     recipe, result = catanddog
     before = Path(result["features"]["features_file"]).read_bytes()
-    assert main(["features", str(recipe), "--set", "base.arguments={alpha=1.4}"]) == 1
+    assert main(["features", str(recipe), "--set", "base.arguments={alpha=1.4}", "--overwrite"]) == 1
     printed = capsys.readouterr().err
     assert "mobilenet_v2_1.0_224_notop.weights.h5 do not fit MobileNetV2 with {'alpha': 1.4}" in printed
     assert Path(result["features"]["features_file"]).read_bytes() == before

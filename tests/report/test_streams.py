@@ -166,7 +166,11 @@ os.write(2, b"after\\n")
 def test_ctrl_c_at_any_moment_is_one_line(tmp_path, delay):
     photos = make_photos(tmp_path / "photos")
     # the start of Python itself cannot be caught: the first word says that it is over
-    program = "import sys; from featcache.__main__ import main; print('ready', flush=True); sys.exit(main())"
+    # where the tests themselves run in the background, the shell lets their processes ignore Ctrl-C
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from featcache.__main__ import main; print('ready', flush=True); sys.exit(main())"
+    )
     command = [
         sys.executable,
         "-c",

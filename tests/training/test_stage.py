@@ -509,7 +509,7 @@ def test_a_head_that_cannot_be_is_refused_before_any_photo_is_read(train_on, mon
     def refuse(*_):
         raise AssertionError("photos were read")
 
-    monkeypatch.setattr("featcache.extraction.stage.load_table", refuse)
+    monkeypatch.setattr("featcache.extraction.stage.find_photos", refuse)
     with pytest.raises(RecipeError, match=named) as caught:
         train_on(LOGISTIC, head)
     assert "head " in str(caught.value)
