@@ -19,6 +19,7 @@ from featcache.images.wording import some
 from featcache.recipe import DataSettings, Recipe
 from featcache.store.base_store import BaseStore
 from featcache.store.feature_writer import SplitRows
+from featcache.store.plan import Key
 
 
 def _failed(extracted: Extracted) -> dict[bytes, str]:
@@ -81,7 +82,7 @@ def check_rows(
 def findings_in_pictures(table: ImageTable, extracted: Extracted, base_store: BaseStore) -> list[Finding]:
     """Return what should be looked at in the photos themselves, from the facts that the store has of them."""
     rows = _usable(table, extracted)
-    places = [extracted.locations[key_of(row.digest)] for row in rows]
+    places = [extracted.locations[Key(row.digest, 0)] for row in rows]
     return picture_findings([row.path for row in rows], base_store.facts(places, FACTS))
 
 

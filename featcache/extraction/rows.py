@@ -92,6 +92,8 @@ def photos_of(table: ImageTable) -> list[Photo]:
 
 def keys_wanted(photos: Iterable[Photo], wanted: Wanted) -> list[Key]:
     """Return the rows of the store of all photos whose digest is known; a duplicate gives them twice."""
+    if wanted.most_views == 1:  # the plain photo: there may be very many
+        return [Key(photo.digest, 0) for photo in photos if photo.digest]
     return [
         key_of(photo.digest, view)
         for photo in photos

@@ -186,17 +186,20 @@ def _table_and_rows(
             table = _assembled(found, digests, recipe, notes, reporter)
             photos, wanted = photos_of(table), wanted_of_table(recipe, table)
             extracted = ensure(photos, wanted, base, store, index, reporter)
+            complete = _with_train_of_each_class(table, extracted, recipe, reporter)
+            if complete is table:
+                return table, extracted
         else:
             photos, wanted = photos_found(found, digests), wanted_of_found(recipe, found)
             extracted = ensure(photos, wanted, base, store, index, reporter)
             table = _assembled(found, digests | extracted.digests, recipe, notes, reporter)
-        table = _with_train_of_each_class(table, extracted, recipe, reporter)
+            complete = _with_train_of_each_class(table, extracted, recipe, reporter)
         # a photo that was moved to train, because its class had none there, has its views only now
-        wanted = wanted_of_table(recipe, table)
-        lacking = [photo for photo in photos_of(table) if not extracted.has_all(photo, wanted)]
+        wanted = wanted_of_table(recipe, complete)
+        lacking = [photo for photo in photos_of(complete) if not extracted.has_all(photo, wanted)]
         if lacking:
             extracted.add(ensure(lacking, wanted, base, store, index, reporter))
-        return table, extracted
+        return complete, extracted
 
 
 def _assembled(

@@ -118,9 +118,9 @@ class DigestIndex:
         for folder, in_folder in _by_folder(paths).items():
             recorded = self._recorded(_key(folder))
             for name, path in in_folder if recorded else ():
-                entry = recorded.get(name)
-                if entry is not None and entry[:-1] == _state_of(path):
-                    found[path] = entry[-1]
+                row = recorded.get(name)
+                if row is not None and row[1:-1] == _state_of(path):
+                    found[path] = row[-1]
         return found
 
     def record(self, digests: Iterable[Entry], moment: int) -> None:
@@ -152,12 +152,12 @@ class DigestIndex:
                 connection.executemany(_INSERT, rows)
 
     def _recorded(self, folder: bytes) -> dict[str, tuple[Any, ...]]:
-        """Return state and digest, as one tuple, of a folder's files by name."""
+        """Return the rows of a folder's files by name: name, state and digest in one tuple."""
         recorded: dict[str, tuple[Any, ...]] = {}
         if self._path is not None:
             with self._errors_noted("read"), self._opened() as connection:
                 rows = connection.execute(_SELECT, (folder,))
-                recorded = {os.fsdecode(row[0]): row[1:] for row in rows if len(row[-1]) == 32}
+                recorded = {_text(row[0]): row for row in rows if len(row[-1]) == 32}
         return recorded
 
     @contextlib.contextmanager
@@ -200,9 +200,13 @@ def _by_folder(paths: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
     """Return name and path of each file, by folder."""
     by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for path in paths:
-        folder, name = os.path.split(path)
-        by_folder[folder].append((name, path))
+        name = path.rpartition(os.sep)[2]
+        by_folder[path[: len(path) - len(name)]].append((name, path))
     return by_folder
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")  # `os.fsdecode` takes twice as long
 
 
 def _state_of(path: str) -> tuple[int, ...] | None:

@@ -322,15 +322,15 @@ class BaseStore:
             As `gather`.
         """
         found = np.full((len(places), len(names)), np.nan, np.float32)
-        by_shard: dict[str, list[int]] = {}
-        for number, place in enumerate(places):
-            by_shard.setdefault(place.shard, []).append(number)
-        for shard, numbers in by_shard.items():
-            facts = shards.read_facts(self._path(shard))
-            rows = [places[number].row for number in numbers]
-            for column, name in enumerate(names):
-                if facts is not None and name in facts.names:
-                    found[numbers, column] = facts.values[rows, facts.names.index(name)]
+        number: dict[str, int] = {}
+        shard = np.array([number.setdefault(place.shard, len(number)) for place in places], np.int64)
+        row = np.array([place.row for place in places], np.int64)
+        for name, which in number.items():
+            facts = shards.read_facts(self._path(name))
+            here = np.flatnonzero(shard == which)
+            for column, fact in enumerate(names):
+                if facts is not None and fact in facts.names:
+                    found[here, column] = facts.values[row[here], facts.names.index(fact)]
         return found
 
     def _path(self, name: str) -> Path:
