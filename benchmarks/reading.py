@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks import rounds
 from benchmarks.machine import in_words, machine
 from benchmarks.output import console, save
-from benchmarks.photos import ROOT, generate
+from benchmarks.photos import ROOT, default_photos, generate, provide
 from benchmarks.processes import ChildError
 
 _FEATCACHE = (sys.executable, "-m", "featcache")
@@ -44,7 +44,8 @@ class DataSet:
     name : str
     count : int
     photo_bytes : int
-        Random bytes are appended to generated JPEG photos up to this size; 0 leaves them small.
+        Random bytes are appended to JPEG photos, the shared ones or generated, up to this size; 0 makes small
+        ones.
     cold : bool
         Measure with dropped caches too, and train a head.
     """
@@ -57,7 +58,7 @@ class DataSet:
     def write(self, folder: Path) -> int:
         """Write the photos and return the size of all together."""
         if self.photo_bytes:
-            generate(folder, self.count, (500, 375))
+            provide(default_photos(), self.count, folder)
             for path in folder.rglob("*.jpg"):
                 with path.open("ab") as file:
                     file.write(os.urandom(self.photo_bytes - file.tell()))
