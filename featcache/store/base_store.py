@@ -46,6 +46,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._base_stores: dict[str, BaseStore] = {}
 
     def base_store(self, name: str, base: dict[str, Any]) -> BaseStore:
         """Return the `BaseStore` in the folder `name` for features made with `base` (JSON-ready data).
@@ -55,7 +56,10 @@ class Store:
         StoreError
             `name` is not a plain folder name.
         """
-        return BaseStore(self.folder / _checked(name), base)
+        known = self._base_stores.get(name)
+        if known is None or known.base != base:
+            known = self._base_stores[name] = BaseStore(self.folder / _checked(name), base)
+        return known
 
     def load_spec(self, key: str) -> dict[str, Any] | None:
         """Return the base spec that was saved under `key`; None if there is none that can be read."""
@@ -145,6 +149,7 @@ class BaseStore:
         self.read_only = read_only
         self.shard_folder = folder / SHARD_FOLDER
         self._is_held = False
+        self._rows_in: dict[str, int] = {}
 
     def find(self, wanted: Collection[Key] | None, note: Callable[[str], None]) -> dict[Key, Location]:
         """Return where the wanted rows are; damaged shards are set aside and their rows are not found.
@@ -171,6 +176,7 @@ class BaseStore:
             if usable is None:
                 continue
             trusted[path.name], rows = usable
+            self._rows_in[path.name] = len(rows)
             for row, key in enumerate(rows):
                 if wanted is None or key in wanted:
                     found.setdefault(key, Location(path.name, row))
@@ -328,10 +334,19 @@ class BaseStore:
         for name, which in number.items():
             facts = shards.read_facts(self._path(name))
             here = np.flatnonzero(shard == which)
-            for column, fact in enumerate(names):
-                if facts is not None and fact in facts.names:
-                    found[here, column] = facts.values[row[here], facts.names.index(fact)]
+            if facts is not None and facts.names == tuple(names):
+                found[here] = facts.values[row[here]]
+            elif facts is not None:
+                for column, fact in enumerate(names):
+                    if fact in facts.names:
+                        found[here, column] = facts.values[row[here], facts.names.index(fact)]
         return found
+
+    def rows_in(self, name: str) -> int:
+        """Return how many rows a shard has; raises as `gather`."""
+        if name not in self._rows_in:
+            self._rows_in[name] = len(shards.read_keys(self._path(name), self.base).view)
+        return self._rows_in[name]
 
     def _path(self, name: str) -> Path:
         if not shards.is_shard_name(name):

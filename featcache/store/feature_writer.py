@@ -177,13 +177,12 @@ class _ShardSources:
         self.index = {name: number for number, name in enumerate(names)}
         self.shape, self.dtype = tuple(base_store.base["feature_shape"]), np.dtype(base_store.base["dtype"])
         self._base_store, self._names = base_store, names
-        self._heights: dict[int, int] = {}
+        self._folder = base_store.shard_folder.resolve()
 
     def __getitem__(self, shard: int) -> Any:
-        path = self._base_store.shard_folder.resolve() / self._names[shard]
-        if shard not in self._heights:
-            self._heights[shard] = len(shards.read_keys(path, self._base_store.base).view)
-        return h5py.VirtualSource(str(path), FEATURES, (self._heights[shard], *self.shape), self.dtype)
+        name = self._names[shard]
+        shape = (self._base_store.rows_in(name), *self.shape)
+        return h5py.VirtualSource(str(self._folder / name), FEATURES, shape, self.dtype)
 
 
 def _write_locations(group: Any, rows: SplitRows, places: Sequence[Location], sources: _ShardSources) -> None:
