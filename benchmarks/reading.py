@@ -158,9 +158,9 @@ def measure(one: DataSet, folder: Path, runs: int) -> dict[str, Any]:
 
 
 def _extract_few(folder: Path, cache: Path, first: int) -> Spent:
-    """Extract four other photos with dropped caches: what is read from the disk are the libraries."""
+    """Extract a few other photos with dropped caches: what is read from the disk are the libraries."""
     few = folder / "few"
-    generate(few, 4, (64, 48), first=first)
+    generate(few, 40, (64, 48), first=first)
     drop_caches()
     results = folder / f"few-{first}"
     spent = run([*_FEATCACHE, "features", str(few), "--cache", str(cache), "--run", str(results), *_BASE])
