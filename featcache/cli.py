@@ -3,25 +3,29 @@
 import contextlib
 import functools
 import gc
-import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from featcache import cli_cache
+from featcache.cli_output import (
+    Failures,
+    print_extraction,
+    print_finetuning,
+    print_json,
+    print_text,
+    print_training,
+    working,
+)
+from featcache.cli_recipe import Load, takes_recipe
 from featcache.errors import FeatcacheError, OutputError
 
 if TYPE_CHECKING:
-    from featcache.extraction.stage import Extraction
-    from featcache.finetuning.stage import Finetuning
     from featcache.model import Prediction
-    from featcache.recipe import Recipe
-    from featcache.reporter import Reporter
-    from featcache.training import Training
 
 _T = TypeVar("_T")
 
@@ -40,80 +44,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON onl
 ShowProfile = Annotated[bool, typer.Option("--profile", help="Show where the computing time was spent.")]
 
 
-def _recipe(
-    source: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, a folder of photos or a CSV manifest.")
-    ],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key of the recipe.")
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="Network: VGG16, hub:NAME or FILE.keras.")] = None,
-    weights: Annotated[str | None, typer.Option(help='"imagenet", "random" or a weights file.')] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square input, in pixels.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, openvino or tensorflow.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, f32 or bf16.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Stored type: auto, float16 or float32.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if a photo cannot be used.")] = False,
-    rehash: Annotated[
-        bool, typer.Option("--rehash", help="Read all photos again, also those that seem unchanged.")
-    ] = False,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Skip photos of a manifest that do not exist.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results of other photos or of another base.")
-    ] = False,
-    *,
-    more: Mapping[str, Any] | None = None,
-) -> "Recipe":
-    """Read the recipe with the options that override it, and check that its run may be written."""
-    from featcache.recipe import Recipe, parse_override
-
-    overrides: dict[str, Any] = {
-        "base.name": base,
-        "base.weights": weights,
-        "base.image_size": image_size,
-        "base.engine": engine,
-        "base.precision": precision,
-        "base.dtype": dtype,
-        "cache": None if cache is None else str(cache),
-        "run": None if run is None else str(run),
-        "data.strict": True if strict else None,
-        "data.rehash": True if rehash else None,
-        "data.skip_missing": True if skip_missing else None,
-    }
-    given = dict(parse_override(text) for text in set_ or [])
-    own = {key: value for key, value in (more or {}).items() if value is not None}
-    recipe = Recipe.load(source, overrides | given | own)
-    if not overwrite:
-        from featcache.run.origin import check_origin
-
-        check_origin(recipe)
-    return recipe
-
-
-# `_recipe` bound to what a user gave: every command on recipes takes its options, and calls it when it wants
-# the recipe, with overrides of its own.
-Load: TypeAlias = "functools.partial[Recipe]"
-
-
-def _takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_recipe` in place of its first parameter, `_recipe` bound to them."""
-    shared = {name: one for name, one in inspect.signature(_recipe).parameters.items() if name != "more"}
-    _, *own = inspect.signature(command).parameters.values()
-
-    @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        command(functools.partial(_recipe, **{name: values.pop(name) for name in shared}), **values)
-
-    parameters = [*shared.values(), *own]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
-    return with_options
-
-
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -127,22 +57,22 @@ def _root(
 
 
 @app.command()
-@_takes_recipe
+@takes_recipe
 def features(load: Load, profile: ShowProfile = False, as_json: Json = False) -> None:
     """Stage 1: extract features to features.h5; only missing features are computed."""
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         from featcache.extraction.stage import extract
 
         extraction = extract(load(), reporter)
     if as_json:
         shown = {"profile": extraction.profile.to_json()} if profile else {}
-        _print_json(extraction.to_json() | shown, out)
+        print_json(extraction.to_json() | shown, out)
     else:
-        _print_extraction(extraction, profile)
+        print_extraction(extraction, profile)
 
 
 @app.command()
-@_takes_recipe
+@takes_recipe
 def heads(
     load: Load,
     head: Annotated[
@@ -161,28 +91,28 @@ def heads(
     """Stage 2: train and score the recipe's heads; runs stage 1 first if needed."""
     recipe = load(more={"data.folds": folds})
     recipe = recipe.with_heads(head) if head else recipe
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         from featcache.report import plots as pictures
         from featcache.training import train_heads
 
         training = train_heads(recipe, reporter)
-        failures = _Failures(training)
+        failures = Failures(training)
         draw = functools.partial(pictures.write_curves_of_heads, training)
         curves = failures.of(draw, list[Path]()) if plots else []
     if as_json:
         shown = {"curves": list(map(str, curves))} if plots else {}
-        _print_json(training.to_json() | shown, out)
+        print_json(training.to_json() | shown, out)
     else:
         from featcache.report import tables
 
-        _print_training(training, profile)
-        _print(*(f"Learning curves: {path}" for path in curves))
-        _print(*(part for table in tables.details_tables(training) if details for part in ("", table)))
+        print_training(training, profile)
+        print_text(*(f"Learning curves: {path}" for path in curves))
+        print_text(*(part for table in tables.details_tables(training) if details for part in ("", table)))
     failures.raise_if_any()
 
 
 @app.command()
-@_takes_recipe
+@takes_recipe
 def sweep(
     load: Load,
     trials: Annotated[int | None, typer.Option(help="Number of trials, including earlier runs.")] = None,
@@ -190,24 +120,24 @@ def sweep(
 ) -> None:
     """Stage 2b: hyperparameter search over heads, as defined in [sweep]; an interrupted search resumes."""
     recipe = load(more={"sweep.trials": trials})
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         from featcache.search.sweep import run_sweep
 
         result = run_sweep(recipe, reporter)
     if as_json:
-        _print_json(result.to_json(), out)
+        print_json(result.to_json(), out)
         return
     from featcache.report import sweep as tables_of_sweep
 
-    _print_extraction(result.extraction, profile=False)
-    _print(
+    print_extraction(result.extraction, profile=False)
+    print_text(
         "", tables_of_sweep.leaderboard_table(result.leaderboard), tables_of_sweep.foot(result.leaderboard)
     )
-    _print("", tables_of_sweep.best_sentence(result))
+    print_text("", tables_of_sweep.best_sentence(result))
 
 
 @app.command()
-@_takes_recipe
+@takes_recipe
 def finetune(
     load: Load,
     from_layer: Annotated[str | None, typer.Option(help="First layer to train, by name.")] = None,
@@ -222,51 +152,51 @@ def finetune(
     """Stage 3: train the base's top layers and a head from cached features."""
     given = {"from_layer": from_layer, "unfreeze_from": unfreeze_from, "epochs": epochs}
     recipe = load(more={f"finetune.{key}": value for key, value in given.items()})
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         from featcache.finetuning.stage import finetune as run_stage
         from featcache.report import plots
 
         result = run_stage(recipe, reporter, end_to_end=end_to_end, score_epochs=score_epochs)
-        failures = _Failures()
+        failures = Failures()
         curves = failures.of(lambda: plots.write_curves_of_finetuning(result), None)
     if as_json:
-        _print_json(result.to_json() | {"curves": curves and str(curves)}, out)
+        print_json(result.to_json() | {"curves": curves and str(curves)}, out)
     else:
-        _print_finetuning(result, curves)
+        print_finetuning(result, curves)
     failures.raise_if_any()
 
 
 @app.command()
-@_takes_recipe
+@takes_recipe
 def run(load: Load, as_json: Json = False) -> None:
     """Train the heads, and fine-tune if the recipe has [finetune]; sweep is a separate command."""
     recipe = load()
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         from featcache.finetuning.stage import train_and_finetune
         from featcache.report import plots
 
         training, tuned = train_and_finetune(recipe, reporter)
-        failures = _Failures(training)
+        failures = Failures(training)
         curves = failures.of(lambda: plots.write_curves_of_finetuning(tuned), None) if tuned else None
     if as_json:
         more = {"finetune": tuned.to_json() | {"curves": curves and str(curves)}} if tuned else {}
-        _print_json(training.to_json() | more, out)
+        print_json(training.to_json() | more, out)
     else:
-        _print_training(training, profile=False)
+        print_training(training, profile=False)
         if tuned:
-            _print("")
-            _print_finetuning(tuned, curves)
+            print_text("")
+            print_finetuning(tuned, curves)
     failures.raise_if_any()
 
 
 @app.command()
-@_takes_recipe
+@takes_recipe
 def info(load: Load, as_json: Json = False) -> None:
     """Describe a feature file or a model, or what a recipe would compute, without computing it."""
     from featcache.report import facts, tables
 
     source = load.keywords["source"]
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         if facts.is_feature_file(source):
             found = facts.of_feature_file(source)
         elif facts.is_model(source):
@@ -274,9 +204,9 @@ def info(load: Load, as_json: Json = False) -> None:
         else:
             found = facts.of_recipe(load(overwrite=True), reporter)  # nothing is written
     if as_json:
-        _print_json(found, out)
+        print_json(found, out)
     else:
-        _print(tables.facts_table(found))
+        print_text(tables.facts_table(found))
 
 
 @app.command()
@@ -288,7 +218,7 @@ def sample(
     from featcache.images.samples import write_sample
 
     count = write_sample(name, folder)
-    _print(f"{count:,} photos in {folder}")
+    print_text(f"{count:,} photos in {folder}")
 
 
 @app.command()
@@ -335,7 +265,7 @@ def predict(
         raise typer.BadParameter("choose one of --json and --csv")
     if wrong_first and grid is None:
         raise typer.BadParameter("--wrong-first goes with --grid")
-    with _working(as_json or as_csv) as (reporter, out):
+    with working(as_json or as_csv) as (reporter, out):
         from featcache.model import Model
         from featcache.report import tables
         from featcache.report.predictions import check_top, prediction_json
@@ -346,11 +276,11 @@ def predict(
         check_top(loaded, top)
         predictions = list(loaded.predict(images, reporter))
     if as_json:
-        _print_json([prediction_json(one, top) for one in predictions], out)
+        print_json([prediction_json(one, top) for one in predictions], out)
     elif as_csv:
         write_csv(predictions, loaded.classes, out, top)
     else:
-        _print(tables.predictions_table(predictions, top))
+        print_text(tables.predictions_table(predictions, top))
     if all(one.label is None for one in predictions):
         raise FeatcacheError("none of the photos could be decoded")
     _place(predictions, loaded.classes, grid, wrong_first, sort_into, as_json or as_csv)
@@ -377,7 +307,7 @@ def _place(
     for_programs: bool,
 ) -> None:
     """Draw the grid and sort the photos; one that fails does not stop the other."""
-    failures = _Failures()
+    failures = Failures()
     if grid is not None:
         from featcache.report.grid import write_grid
 
@@ -416,16 +346,16 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a model, and keep the export if its runtime predicts the same labels on photos."""
-    with _working(as_json) as (reporter, out):
+    with working(as_json) as (reporter, out):
         from featcache.exporting.stage import export as run_stage
 
         result = run_stage(model, to, quantize=quantize, output=output, photos=photos, reporter=reporter)
     if as_json:
-        _print_json(result.to_json(), out)
+        print_json(result.to_json(), out)
         return
     from featcache.report import exports
 
-    _print(exports.export_table(result), f"Export: {result.file}")
+    print_text(exports.export_table(result), f"Export: {result.file}")
 
 
 @app.command()
@@ -450,7 +380,7 @@ def pack(
         from featcache.model import Model
 
         Model.load(source).pack(output)
-    _print(f"{output} ({output.stat().st_size / 1e6:,.1f} MB)")
+    print_text(f"{output} ({output.stat().st_size / 1e6:,.1f} MB)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -499,87 +429,6 @@ def _explain(error: FeatcacheError | OSError | MemoryError) -> str:
         place = error.filename if isinstance(error.filename, str | bytes) else "standard output"
         return f"{os.fsdecode(place)}: {error.strerror or error}"
     return str(error)
-
-
-@contextlib.contextmanager
-def _working(for_programs: bool) -> Iterator[tuple["Reporter", IO[str]]]:
-    """Give a reporter and the stream for results."""
-    from featcache.report import streams
-    from featcache.report.progress import TerminalReporter
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(streams.without_messages_of_libtiff())
-        out = stack.enter_context(streams.output_for_programs()) if for_programs else sys.stdout
-        yield stack.enter_context(TerminalReporter(sys.stderr)), out
-
-
-class _Failures:
-    """What failed while the rest of a command worked: it is raised when the results are printed.
-
-    Parameters
-    ----------
-    training : Training, optional
-        Its heads that could not be trained count as failures.
-    """
-
-    def __init__(self, training: "Training | None" = None) -> None:
-        self._sentences: list[str] = []
-        if training is not None and training.failed:
-            heads = len(training.heads) + len(training.failed)
-            names = ", ".join(failure.name for failure in training.failed)
-            self._sentences.append(f"{len(training.failed)} of {heads} heads failed: {names}")
-
-    def of(self, work: Callable[[], _T], otherwise: _T) -> _T:
-        """Return what `work` gives, or `otherwise` where it fails."""
-        try:
-            return work()
-        except FeatcacheError as error:
-            self._sentences.append(str(error))
-            return otherwise
-
-    def raise_if_any(self) -> None:
-        """Raise a FeatcacheError with all failures."""
-        if self._sentences:
-            raise FeatcacheError("; ".join(self._sentences))
-
-
-def _print_extraction(extraction: "Extraction", profile: bool) -> None:
-    from featcache.report import tables
-
-    if extraction.skipped:
-        _print(tables.skipped_table(extraction.skipped))
-    _print(tables.extraction_sentence(extraction))
-    if profile:
-        _print(tables.profile_table(extraction.profile))
-
-
-def _print_training(training: "Training", profile: bool) -> None:
-    from featcache.report import tables
-
-    _print_extraction(training.extraction, profile)
-    _print("", tables.heads_table(training), "", *tables.head_sentences(training))
-    _print(tables.best_sentence(training))
-
-
-def _print_finetuning(result: "Finetuning", curves: Path | None) -> None:
-    from featcache.report import finetuning as tables
-
-    _print_extraction(result.extraction, profile=False)
-    _print("", tables.layers_table(result), "", tables.epochs_table(result), "", tables.sentence(result))
-    if curves is not None:
-        _print(f"Learning curves: {curves}")
-
-
-def _print(*parts: Any) -> None:
-    from featcache.report.console import print_parts
-
-    print_parts(*parts)
-
-
-def _print_json(value: Any, out: IO[str]) -> None:
-    from featcache.report.streams import write_json
-
-    write_json(value, out)
 
 
 if __name__ == "__main__":

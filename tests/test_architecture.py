@@ -12,6 +12,8 @@ LEVELS = {
     "__main__": 6,
     "cli": 5,
     "cli_cache": 5,
+    "cli_output": 5,
+    "cli_recipe": 5,
     "report": 4,
     "exporting": 4,
     "extraction": 3,
@@ -44,6 +46,8 @@ LEVELS = {
 # Within a level a room may use these neighbours, and no others.
 NEIGHBOURS = {
     ("cli", "cli_cache"),
+    ("cli", "cli_output"),
+    ("cli", "cli_recipe"),
     ("report", "exporting"),
     ("finetuning", "extraction"),
     ("finetuning", "training"),

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from featcache.files import explain_os_error, read_regular, remove_left_behind, 
 from featcache.store import shards
 from featcache.store.format import BASE_FILE, SHARD_FOLDER, SHARD_FORMAT, VERIFIED_FILE
 from featcache.store.plan import Key, Location
+from featcache.store.shard_writer import ShardWriter
 from featcache.store.usage import hold, mark_used
 
 Stat = list[int]
@@ -236,7 +236,9 @@ class BaseStore:
         if _read_json(base_file) != facts:
             write_bytes_whole(base_file, _json_bytes(facts))
         places = {} if locations is None else locations
-        return ShardWriter(self, rows_per_shard, seconds_per_shard, places, tuple(fact_names))
+        return ShardWriter(
+            self.shard_folder, self.base, rows_per_shard, seconds_per_shard, places, tuple(fact_names)
+        )
 
     def check(self, names: Iterable[str]) -> None:
         """Make sure that the named shards are there and whole.
@@ -386,88 +388,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-class ShardWriter:
-    """Collects batches and publishes them as shards.
-
-    A shard is closed only between batches: a run that continues after a kill then forms the same batches,
-    and its numbers are the same to the last bit.
-    """
-
-    def __init__(
-        self,
-        base_store: BaseStore,
-        rows_per_shard: int,
-        seconds_per_shard: float,
-        locations: dict[Key, Location],
-        fact_names: tuple[str, ...] = (),
-    ) -> None:
-        self._fact_names = fact_names
-        self._base_store = base_store
-        self._rows_per_shard = rows_per_shard
-        self._seconds_per_shard = seconds_per_shard
-        self._started = time.monotonic()
-        self._keys: list[Key] = []
-        self._ranks: list[int] = []
-        self._facts: list[NDArray[np.float32]] = []
-        # one block of memory for all shards: it is filled again and again
-        self._rows: NDArray[Any] | None = None
-        self.locations = locations
-        self.seconds = 0.0
-
-    def add(
-        self,
-        keys: list[Key],
-        features: NDArray[Any],
-        ranks: Sequence[int] = (),
-        facts: NDArray[np.float32] | None = None,
-    ) -> None:
-        """Add one batch.
-
-        Parameters
-        ----------
-        keys : list of Key
-        features : ndarray, shape (n, ...)
-        ranks : sequence of int, optional
-            A shard's rows are sorted by them: what is read together lies together.
-        facts : ndarray of float32, shape (n, number of facts), optional
-            Of the photos, in the order of the names that the writer was made with.
-        """
-        if self._rows is None or len(self._keys) + len(keys) > len(self._rows):
-            self._rows = self._with_room_for(len(self._keys) + len(keys), features)
-        self._rows[len(self._keys) : len(self._keys) + len(keys)] = features
-        self._keys.extend(keys)
-        self._ranks.extend(ranks or [0] * len(keys))
-        if facts is None:
-            facts = np.full((len(keys), len(self._fact_names)), np.nan, np.float32)
-        self._facts.append(facts)
-        full = len(self._keys) >= self._rows_per_shard
-        if full or time.monotonic() - self._started >= self._seconds_per_shard:
-            self.publish()
-
-    def _with_room_for(self, count: int, features: NDArray[Any]) -> NDArray[Any]:
-        rows = np.empty((max(count, self._rows_per_shard), *features.shape[1:]), features.dtype)
-        if self._rows is not None:
-            rows[: len(self._keys)] = self._rows[: len(self._keys)]
-        return rows
-
-    def publish(self) -> None:
-        """Write what was collected as a shard, if there is anything."""
-        started = time.monotonic()
-        if self._rows is not None and self._keys:
-            keys, rows, facts = self._sorted(self._rows[: len(self._keys)], np.concatenate(self._facts))
-            known = shards.Facts(self._fact_names, facts) if self._fact_names else None
-            path = shards.write_shard(self._base_store.shard_folder, keys, rows, self._base_store.base, known)
-            self.locations.update({key: Location(path.name, row) for row, key in enumerate(keys)})
-        self._keys, self._ranks, self._facts, self._started = [], [], [], time.monotonic()
-        self.seconds += self._started - started
-
-    def _sorted(
-        self, rows: NDArray[Any], facts: NDArray[np.float32]
-    ) -> tuple[list[Key], NDArray[Any], NDArray[np.float32]]:
-        """Return keys, rows and facts by rank; those of one rank stay in the order that they came in."""
-        if self._ranks == sorted(self._ranks):
-            return self._keys, rows, facts
-        order = np.argsort(self._ranks, kind="stable")
-        return [self._keys[place] for place in order], rows[order], facts[order]
