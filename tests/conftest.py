@@ -75,13 +75,6 @@ TINY_BASE = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["without bf16", "with bf16"])
-def has_bf16(request, monkeypatch) -> bool:
-    """Run a test for processors with and without bf16; without it OpenVINO silently computes in f32."""
-    monkeypatch.setattr(processor, "has_bf16", lambda: request.param)
-    return request.param
-
-
 @pytest.fixture
 def bf16_error(monkeypatch):
     """Return a function that fakes a processor with bf16 whose features differ from f32 by a given share."""

@@ -138,15 +138,19 @@ def ensure(
         The base gave values that are not finite.
     """
     spec = base.resolve(lambda: _sample(photos, base.settings)).spec
+    digests: Digests = {photo.path: photo.digest for photo in photos if photo.digest}
     rows = plan_rows(photos, wanted, spec, store, reporter)
     if rows.plan.refusal and rows.plan.unread:
         # perhaps most rows are in the store; only the digests can tell
-        photos = _with_digests(photos, index, reporter)
+        unread = [photo.path for photo in photos if not photo.digest]
+        digests |= read_digests(unread, index, hashing(reporter))
+        known = ((photo.path, digests[photo.path]) for photo in photos)
+        photos = [Photo(path, digest) for path, digest in known if isinstance(digest, bytes)]
         rows = plan_rows(photos, wanted, spec, store, reporter)
     _announce(rows.plan, photos, reporter)
     if rows.plan.refusal:
         raise StoreError(rows.plan.refusal)
-    extracted = Extracted(rows.present, {photo.path: photo.digest for photo in photos if photo.digest})
+    extracted = Extracted(rows.present, digests)
     if rows.plan.to_compute:
         claims = _Claims(wanted, rows.present)
         missing = continued(photos, lambda photo: claims.is_done(photo))
@@ -181,13 +185,6 @@ def _sample(photos: Sequence[Photo], settings: BaseSettings) -> NDArray[np.uint8
     step = max(1, len(photos) // SAMPLE)
     _, pixels = decode_unchanged(photos[::step][:SAMPLE], settings)
     return np.stack(pixels) if pixels else None
-
-
-def _with_digests(photos: Sequence[Photo], index: DigestIndex, reporter: Reporter) -> list[Photo]:
-    unread = [photo.path for photo in photos if not photo.digest]
-    digests = read_digests(unread, index, hashing(reporter))
-    known = ((photo, digests.get(photo.path, photo.digest)) for photo in photos)
-    return [Photo(photo.path, digest) for photo, digest in known if isinstance(digest, bytes)]
 
 
 def _announce(plan: Plan, photos: Sequence[Photo], reporter: Reporter) -> None:

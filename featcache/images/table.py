@@ -23,33 +23,6 @@ from featcache.recipe import DataSettings
 Progress = Callable[[int, int], None]
 
 
-def load_table(settings: DataSettings, progress: Progress | None = None) -> ImageTable:
-    """Find the photos that a recipe's ``[data]`` section means, hash them and divide them into splits.
-
-    Parameters
-    ----------
-    settings : DataSettings
-        Paths are relative to the working directory.
-    progress : callable, optional
-        Called as ``progress(done, total)`` while files are read.
-
-    Returns
-    -------
-    ImageTable
-
-    Raises
-    ------
-    DataError
-        A folder or file is missing, a class is empty or unknown, there is one class only, a line of the
-        manifest cannot be used, or a split would be empty.
-    """
-    notes = Notes()
-    found = find_photos(settings, notes)
-    with DigestIndex(None) as index:
-        digests = read_digests([photo.path for photo in found], index, progress)
-    return assemble(found, digests, settings, notes)
-
-
 def find_photos(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
     """Find the photos that a recipe's ``[data]`` section means, before any of them is read.
 

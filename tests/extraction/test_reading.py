@@ -10,7 +10,7 @@ import pytest
 from conftest import make_photo, make_photos, tiny_recipe
 
 from featcache import featurize
-from featcache.errors import StoreError
+from featcache.errors import ImageError, StoreError
 from featcache.extraction import planning
 from featcache.extraction.stage import extract
 from featcache.images import index, table
@@ -149,6 +149,22 @@ def test_a_full_disk_stops_nothing_that_is_in_the_store_already(recipe, reads, m
     shutil.rmtree(recipe.cache)
     with pytest.raises(StoreError, match="24 rows need"):
         extract(recipe)
+
+
+def test_a_photo_that_fails_while_its_digest_is_read_does_not_take_the_others(recipe, photos, monkeypatch):
+    extract(recipe)
+    monkeypatch.setattr(Store, "free_bytes", lambda self: 0)
+    whole = table.digest_photo
+
+    def failing(path):
+        if path.endswith("cat/003.png"):
+            raise ImageError("cannot be read: input/output error")
+        return whole(path)
+
+    monkeypatch.setattr(table, "digest_photo", failing)
+    result = extract(recipe)
+    assert (result.rows, result.computed) == (23, 0)
+    assert result.skipped == ((str(photos / "cat" / "003.png"), "cannot be read: input/output error"),)
 
 
 def test_copies_among_new_photos_are_computed_once(tmp_path, tiny_store):

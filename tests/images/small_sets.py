@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import DataError
-from featcache.images.rows import ImageTable
-from featcache.images.table import load_table
+from featcache.images.index import DigestIndex
+from featcache.images.rows import ImageTable, Notes
+from featcache.images.table import assemble, find_photos, read_digests
 from featcache.recipe import DataSettings
 
 
@@ -26,7 +27,11 @@ def many(folder: Path, counts: dict[str, int]) -> Path:
 
 
 def table_of(**data) -> ImageTable:
-    return load_table(DataSettings(**data))
+    settings, notes = DataSettings(**data), Notes()
+    found = find_photos(settings, notes)
+    with DigestIndex(None) as index:
+        digests = read_digests([photo.path for photo in found], index)
+    return assemble(found, digests, settings, notes)
 
 
 def splits_of(table: ImageTable) -> dict[bytes, str]:

@@ -3,17 +3,16 @@
 import shutil
 
 from conftest import make_photos, tiny_recipe
+from small_sets import table_of
 
 import featcache as fc
-from featcache.images.table import load_table
-from featcache.recipe import DataSettings
 
 
 def test_findings_name_their_kind_and_their_photos(tmp_path):
     photos = make_photos(tmp_path / "photos")
     shutil.copy(photos / "cat" / "001.png", photos / "dog" / "copy.png")
     shutil.copy(photos / "cat" / "002.png", photos / "loose.png")
-    table = load_table(DataSettings(root=photos))
+    table = table_of(root=photos)
     found = {finding.kind: finding for finding in table.findings}
     assert found["beside_classes"].photos == (str(photos / "loose.png"),)
     assert set(found["copies_across_labels"].photos) == {

@@ -8,12 +8,11 @@ from unittest import mock
 import numpy as np
 import pytest
 from PIL import Image
+from small_sets import table_of
 
 from featcache.errors import DataError
 from featcache.images.decode import decode
 from featcache.images.samples import write_sample
-from featcache.images.table import load_table
-from featcache.recipe import DataSettings
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def digits(tmp_path_factory):
 
 
 def test_digits_are_a_data_set_that_can_be_loaded(digits):
-    table = load_table(DataSettings(root=digits))
+    table = table_of(root=digits)
     assert table.classes == tuple("0123456789")
     assert len(table.rows) == 1797
     assert table.warnings == ()

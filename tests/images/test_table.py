@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from small_sets import many, put, refusal, table_of
 
+from featcache.images.index import DigestIndex
 from featcache.images.rows import SPLITS
 from featcache.images.source import digest_of
-from featcache.images.table import load_table
-from featcache.recipe import DataSettings
+from featcache.images.table import read_digests
 
 needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 
@@ -51,7 +51,9 @@ def test_the_order_is_by_split_class_and_path(tmp_path):
 def test_progress_counts_every_file_up_to_the_total(tmp_path):
     many(tmp_path, {"a": 50, "b": 50})
     seen = []
-    load_table(DataSettings(root=tmp_path), lambda done, total: seen.append((done, total)))
+    paths = [str(path) for path in tmp_path.rglob("*.jpg")]
+    with DigestIndex(None) as index:
+        read_digests(paths, index, lambda done, total: seen.append((done, total)))
     assert seen == [(64, 100), (100, 100)]
 
 
