@@ -11,6 +11,7 @@ from featcache.bases.resolution import Resolution
 from featcache.bases.spec import BaseSpec
 from featcache.extraction.rows import Wanted, keys_wanted, photos_of, wanted_of_found, wanted_of_table
 from featcache.featurize import Photo
+from featcache.images.findings import Finding
 from featcache.images.index import DigestIndex
 from featcache.images.rows import FoundPhoto, ImageTable, Notes
 from featcache.images.source import why_not_opened
@@ -34,8 +35,10 @@ class ExtractionPlan:
     found : list of FoundPhoto
     table : ImageTable or None
         None while there are photos that were not read yet: splits are drawn from the bytes.
+    findings : tuple of Finding
+        What should be looked at, as far as it is known without reading.
     unread : int
-        Number of such photos.
+        Number of photos that were not read yet.
     to_compute : int
         Rows to compute, at most.
     resolution : Resolution or None
@@ -46,6 +49,7 @@ class ExtractionPlan:
 
     found: list[FoundPhoto]
     table: ImageTable | None
+    findings: tuple[Finding, ...]
     unread: int
     to_compute: int
     resolution: Resolution | None
@@ -84,15 +88,16 @@ def plan_extraction(recipe: Recipe, reporter: Reporter = SILENT) -> ExtractionPl
             digests |= read_digests(unread, index, hashing(reporter))
             unread = []
     table = None if unread else assemble(found, digests, recipe.data, notes)
+    findings = tuple(notes.findings)
     photos = photos_of(table) if table else photos_found(found, digests)
     wanted = wanted_of_table(recipe, table) if table else wanted_of_found(recipe, found)
     store = Store(recipe.cache)
     resolution = Base(recipe.base, store).known
     if resolution is None:
         to_compute = len(set(keys_wanted(photos, wanted))) + len(unread) * wanted.most_views
-        return ExtractionPlan(found, table, len(unread), to_compute, None, None)
+        return ExtractionPlan(found, table, findings, len(unread), to_compute, None, None)
     rows = plan_rows(photos, wanted, resolution.spec, store, reporter).plan
-    return ExtractionPlan(found, table, len(unread), rows.to_compute, resolution, rows)
+    return ExtractionPlan(found, table, findings, len(unread), rows.to_compute, resolution, rows)
 
 
 def open_index(recipe: Recipe, reporter: Reporter) -> DigestIndex:

@@ -65,7 +65,6 @@ def of_model(path: Path) -> dict[str, Any]:
 def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Return what stage 1 would do: rows in the store, rows to compute, bytes to write."""
     plan = plan_extraction(recipe, reporter)
-    table = plan.table
     known: dict[str, Any] = {
         "run": str(recipe.run),
         "cache": str(recipe.cache),
@@ -74,8 +73,8 @@ def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         "views": recipe.augment.views if recipe.augment else 1,
         "base": short_name(recipe.base),
         "heads": [str(head.name) for head in recipe.heads],
-        "warnings": list(table.warnings) if table else [],
-        "findings": [finding.to_json() for finding in table.findings] if table else [],
+        "warnings": [finding.text for finding in plan.findings],
+        "findings": [finding.to_json() for finding in plan.findings],
     }
     if plan.unread:
         known["unread"] = plan.unread

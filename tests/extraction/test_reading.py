@@ -181,11 +181,13 @@ def test_rows_of_a_split_lie_together_although_splits_are_drawn_while_photos_are
     assert splits[0] + splits[1] == list(range(24))
 
 
-def test_info_does_not_read_many_bytes(recipe, reads, monkeypatch, settled):
+def test_info_does_not_read_many_bytes(recipe, photos, reads, monkeypatch, settled):
+    make_photo(photos / "beside.png", seed=44_444)
     monkeypatch.setattr(planning, "_READ_FOR_INFO_BYTES", 1000)
     found = facts.of_recipe(recipe, SILENT)
     assert (found["unread"], found["to_compute"], found["photos"]) == (24, 24, {"all": 24})
     assert "were not read yet" in found["note"]
+    assert [finding["kind"] for finding in found["findings"]] == ["beside_classes"]
     assert not reads
     extract(recipe)
     reads.clear()
