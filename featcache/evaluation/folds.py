@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featcache.errors import TrainingError
 from featcache.evaluation.calls import call
-from featcache.evaluation.scoring import full_scores
+from featcache.evaluation.scoring import decides_by_pairs, full_scores
 from featcache.files import write_bytes_whole
 from featcache.processor import cores
 
@@ -72,12 +72,15 @@ class HeldOut:
     predicted : array of shape (n,)
     probabilities : array of shape (n, k), or None
     classes : array of shape (k,)
+    decision : array of shape (n,) or (n, k), or None
+        Decision values of classifiers without probabilities.
     """
 
     folds: NDArray[np.int64]
     predicted: NDArray[Any]
     probabilities: NDArray[Any] | None
     classes: NDArray[Any]
+    decision: NDArray[Any] | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, fitted: Sequence[Any], X: NDArray[Any], folds: NDArray[np.int64]) -> Self:
@@ -94,8 +97,15 @@ class HeldOut:
             parts = [call(getattr(one, method), X[rows]) for one, rows in zip(fitted, places, strict=True)]
             return _joined(parts, places)
 
-        probabilities = joined("predict_proba") if hasattr(fitted[0], "predict_proba") else None
-        return cls(folds, joined("predict"), probabilities, fitted[0].classes_)
+        first = fitted[0]
+        probabilities = joined("predict_proba") if hasattr(first, "predict_proba") else None
+        ranks = probabilities is None and hasattr(first, "decision_function") and not decides_by_pairs(first)
+        decision = joined("decision_function") if ranks else None
+        return cls(folds, joined("predict"), probabilities, first.classes_, decision=decision)
+
+    def arguments(self, y: NDArray[Any]) -> tuple[Any, ...]:
+        """Return the arguments of `featcache.evaluation.scores`, for the labels `y` of the rows."""
+        return y, self.probabilities, self.predicted, self.classes, self.decision
 
     def write(self, path: Path, photos: Sequence[str], labels: NDArray[Any], classes: Sequence[str]) -> None:
         """Write a table with a line per photo: path, fold, label, prediction and probabilities.
@@ -125,9 +135,12 @@ class CrossValidation(HeldOut):
     scores : dict
         Of all rows together, as `full_scores` gives them, with ``folds``: the ``accuracy`` of each fold
         and their ``mean`` and ``standard_deviation`` (of a sample: n - 1).
+    fitted : tuple of classifiers
+        By the fold that they were not fitted on.
     """
 
-    scores: dict[str, Any]
+    scores: dict[str, Any] = field(kw_only=True)
+    fitted: tuple[Any, ...] = field(kw_only=True)
 
 
 def cross_validate(
@@ -158,18 +171,41 @@ def cross_validate(
     ClassifierError
         The head cannot be trained on such features.
     """
-    fits_together = hasattr(head, "fit_folds")
-    fitted: list[Any] = (
-        call(head.fit_folds, X, y, folds, views) if fits_together else _fitted(head, X, y, folds)
-    )
+    fitted = fit_on_folds(head, X, y, folds, views)
+    y, folds = y[::views], folds[::views]
+    held_out = HeldOut.of(fitted, X[::views], folds)
+    scores = full_scores(*held_out.arguments(y))
+    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds)
+    return CrossValidation(**vars(held_out), scores=scores, fitted=tuple(fitted))
+
+
+def fit_on_folds(
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    views: int = 1,
+    jobs: int | None = None,
+) -> list[Any]:
+    """Fit clones of `head`, each without one fold; the arguments are those of `cross_validate`.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Number of threads; default: all cores.
+
+    Raises
+    ------
+    TrainingError, ClassifierError
+        As `cross_validate` does.
+    """
+    if not hasattr(head, "fit_folds"):
+        return _fitted(head, X, y, folds, jobs or cores())
+    fitted: list[Any] = call(head.fit_folds, X, y, folds, views)
     failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
     if failed is not None:
         raise failed
-    y, folds = y[::views], folds[::views]
-    held_out = HeldOut.of(fitted, X[::views], folds)
-    scores = full_scores(y, held_out.probabilities, held_out.predicted, held_out.classes)
-    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds)
-    return CrossValidation(folds, held_out.predicted, held_out.probabilities, held_out.classes, scores)
+    return fitted
 
 
 def cross_fit(
@@ -198,14 +234,14 @@ def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dic
     }
 
 
-def _fitted(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64]) -> list[Any]:
+def _fitted(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], jobs: int) -> list[Any]:
     """Fit in threads: they share the arrays, and TensorFlow, if it is loaded, does not survive a fork."""
 
     def fit(fold: int) -> Any:
         rows = folds != fold
         return call(clone(head).fit, X[rows], y[rows])
 
-    return list(Parallel(n_jobs=cores(), prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
+    return list(Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
 
 
 def _joined(parts: Sequence[NDArray[Any]], places: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:

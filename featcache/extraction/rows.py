@@ -104,7 +104,7 @@ def keys_wanted(photos: Iterable[Photo], wanted: Wanted) -> list[Key]:
 
 def split_views(split: str, recipe: Recipe) -> list[View | None]:
     """Return the views of a split's photos: heads are trained on views and scored on plain photos."""
-    trained_on = split == "train" or (split == "validation" and recipe.data.folds is not None)
+    trained_on = split == "train" or (split == "validation" and recipe.trains_on_validation)
     return views_of(recipe.augment if trained_on else None)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from featcache.errors import TrainingError
+from featcache.evaluation import scores
 from featcache.finetuning.checkpoints import Checkpoints, History, Measures
 from featcache.finetuning.top import Top
 from featcache.heads.dense.feed import Feed, Rows
@@ -52,6 +54,7 @@ def train_top(
     checkpoints: Path,
     progress: Callable[[int], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    metric: str = "log_loss",
 ) -> History:
     """Train with a checkpoint after each epoch; resume after the last one that is there.
 
@@ -70,11 +73,14 @@ def train_top(
         Called with the number of completed epochs.
     note : callable, optional
         Called with one sentence for each checkpoint that cannot be used.
+    metric : str
+        What the best epoch is chosen by on validation: "log_loss", "accuracy", or another score of
+        `featcache.evaluation.scores`, which is then measured as well.
 
     Raises
     ------
     TrainingError
-        The loss is no longer finite.
+        The loss is no longer finite, or the metric is not defined on these validation photos.
     StoreError
         A checkpoint cannot be written.
     """
@@ -83,15 +89,15 @@ def train_top(
     step, measure = _compiled(top, optimizer)
     variables = {f"weight_{number}": one for number, one in enumerate(top.variables)}
     variables |= {f"optimizer_{number}": one for number, one in enumerate(optimizer.variables)}
-    saved = Checkpoints(checkpoints, variables, note)
-    history = saved.resume() or History(_measured(measure, feeds["validation"]))
+    saved = Checkpoints(checkpoints, variables, note, metric)
+    validation = _Validation(measure, feeds["validation"], metric, top.binary)
+    history = saved.resume() or History(validation(), {}, metric)
     progress(history.epochs)
     while history.epochs < params.epochs:
         measures = _epoch(step, feeds["train"], params, history.epochs)
-        for prefix, split in (("val", "validation"), ("test", "test")):
-            if split in feeds:
-                measured = _measured(measure, feeds[split])
-                measures |= {f"{prefix}_{name}": value for name, value in measured.items()}
+        measures |= {f"val_{name}": value for name, value in validation().items()}
+        if "test" in feeds:
+            measures |= {f"test_{name}": value for name, value in _measured(measure, feeds["test"]).items()}
         if not np.isfinite(list(measures.values())).all():
             raise TrainingError(
                 f"fine-tuning diverged in epoch {history.epochs + 1} of {params.epochs}: the loss is no "
@@ -112,7 +118,10 @@ def _optimizer(params: FinetuneParams) -> Any:
 
 
 def _compiled(top: Top, optimizer: Any) -> tuple[Any, Any]:
-    """Return the functions which train on a batch and which measure one; sums of loss and right answers."""
+    """Return the functions which train on a batch and which measure one.
+
+    Both return the sums of the losses and of the right answers, the second one also the logits.
+    """
     tf = tensorflow()
 
     def losses(logits: Any, labels: Any) -> tuple[Any, Any]:
@@ -130,9 +139,10 @@ def _compiled(top: Top, optimizer: Any) -> tuple[Any, Any]:
         optimizer.apply(tape.gradient(loss, top.trainable), top.trainable)
         return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32))
 
-    def measure(rows: Any, labels: Any) -> tuple[Any, Any]:
-        each, right = losses(top(rows, training=False), labels)
-        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32))
+    def measure(rows: Any, labels: Any) -> tuple[Any, Any, Any]:
+        logits = top(rows, training=False)
+        each, right = losses(logits, labels)
+        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32)), logits
 
     return tf.function(step, reduce_retracing=True), tf.function(measure, reduce_retracing=True)
 
@@ -146,6 +156,44 @@ def _epoch(step: Any, feed: Feed, params: FinetuneParams, epoch: int) -> Measure
 def _measured(measure: Any, feed: Feed) -> Measures:
     pieces = ((rows, np.arange(len(rows.labels), dtype=np.int32)) for rows in feed.in_order())
     return _means(measure, _batches(pieces, _EVALUATED_ROWS))
+
+
+class _Validation:
+    """Measures the validation photos: loss, accuracy and, where it is another one, the metric."""
+
+    def __init__(self, measure: Any, feed: Feed, metric: str, binary: bool) -> None:
+        self._measure, self._feed, self._binary = measure, feed, binary
+        self._metric = None if metric in ("log_loss", "accuracy") else metric
+
+    def __call__(self) -> Measures:
+        if self._metric is None:
+            return _measured(self._measure, self._feed)
+        logits: list[NDArray[Any]] = []
+        labels: list[NDArray[Any]] = []
+
+        def remembering(rows: Any, of_rows: Any) -> tuple[Any, ...]:
+            measured: tuple[Any, ...] = self._measure(rows, of_rows)
+            logits.append(np.asarray(measured[2]))
+            labels.append(np.asarray(of_rows))
+            return measured
+
+        measures = _measured(remembering, self._feed)
+        return measures | {self._metric: self._score(np.concatenate(logits), np.concatenate(labels))}
+
+    def _score(self, logits: NDArray[Any], labels: NDArray[Any]) -> float:
+        if self._binary:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        if not np.isfinite(logits).all():
+            return float("nan")  # diverged, which is said with the loss
+        probabilities = softmax(logits.astype(np.float64), axis=1)
+        classes = np.arange(probabilities.shape[1])
+        value = scores(labels, probabilities, probabilities.argmax(axis=1), classes)[str(self._metric)]
+        if value is None:
+            raise TrainingError(
+                f"selection.metric = {self._metric!r} is not defined on these validation photos: some class "
+                "has none; add some, or choose another metric"
+            )
+        return float(value)
 
 
 def _batches(

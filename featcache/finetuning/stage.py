@@ -33,10 +33,18 @@ from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FINETUNE_FOLDER, FINETUNED, HISTORY_FILE, model_folder
 from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
-from featcache.run.results import HeadFailure, HeadResult, RunResults, best_head, update_results
+from featcache.run.results import (
+    HeadFailure,
+    HeadResult,
+    RunResults,
+    TestLooks,
+    best_head,
+    update_results,
+)
 from featcache.store.feature_file import Features
 from featcache.store.split import Split
 from featcache.training import Training, failures_sentence, fingerprint_of, name_classes, train_heads
+from featcache.training.data import photos_hash
 
 _MAX_MEMORY = 2 << 30
 
@@ -111,8 +119,8 @@ def finetune(
     The boundary is the last layer before the first trainable one that all paths of the network go through.
     Its output is extracted once and kept in the store; the layers above are trained on it. The results equal
     those of training through the whole network, but its frozen part does not run in every epoch. An
-    interrupted run resumes after its last complete epoch. The weights of the epoch with the highest
-    validation accuracy are kept.
+    interrupted run resumes after its last complete epoch. The weights of the epoch with the best validation
+    score are kept, by the metric of the section ``selection``.
 
     With a section ``augment`` each epoch uses one stored view of each training photo.
 
@@ -168,8 +176,12 @@ def _finetune(
         spec, tuned = BaseSpec.from_json(features.base), top.classifier(history.per_epoch)
         model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
         result, predictions = _scored(model, features, recipe.run, seconds)
+        looks = _test_looks(features, history.epochs if score_epochs else 0)
     predictions = replace(predictions, data=training.results.data)
-    results = update_results(recipe.run, [result], predictions, note=reporter.note)
+    metric = recipe.selection.metric
+    results = update_results(
+        recipe.run, [result], predictions, note=reporter.note, metric=metric, looks=looks
+    )
     finetuning = Finetuning(
         started_from.name,
         head,
@@ -226,9 +238,11 @@ def check_finetuning(recipe: Recipe) -> FinetuneSettings:
             "the recipe has no [finetune]; give the first layer to train, for example "
             "--set finetune.unfreeze_from=100, or from_layer with a layer's name"
         )
-    if recipe.data.folds is not None:
+    if recipe.trains_on_validation:
+        asked = "selection.method = 'cross_validation'"
+        asked = asked if recipe.data.folds is None else f"data.folds = {recipe.data.folds}"
         raise RecipeError(
-            f"data.folds = {recipe.data.folds} does not go with [finetune]: with folds heads learn from the "
+            f"{asked} does not go with [finetune]: with folds heads learn from the "
             "validation photos, and fine-tuning would choose its best epoch on them; remove one of the two"
         )
     dense = _dense_names(recipe)
@@ -266,7 +280,7 @@ def _best_dense(recipe: Recipe, training: Training, reporter: Reporter) -> Model
     trained = [training[name] for name in names if name in training.models]
     if not trained:
         raise TrainingError(f"there is no Dense head to start from; {failures_sentence(failed, len(names))}")
-    best = best_head(trained).name
+    best = best_head(trained, recipe.selection.metric).name
     if failed:
         reporter.note(f"fine-tuning starts from {best}; {failures_sentence(failed, len(names))}")
     return training.models[best]
@@ -319,6 +333,7 @@ def _train(recipe: Recipe, top: Top, feeds: dict[str, Feed], key: str, reporter:
         recipe.run / FINETUNE_FOLDER / f"epochs-{key}",
         lambda done: reporter.advance("fine-tuning", done, settings.epochs),
         reporter.note,
+        recipe.selection.metric,
     )
 
 
@@ -357,6 +372,8 @@ def _key(
     first = next(row.name for row in division.layers if row.trainable)
     facts = asdict(_params(check_finetuning(recipe), recipe.seed))
     facts |= {"epochs": None, "layers": first, "end_to_end": end_to_end}
+    if recipe.selection.metric not in ("log_loss", "accuracy"):  # which are always measured
+        facts["metric"] = recipe.selection.metric
     if end_to_end and recipe.augment is not None:  # stored views are in the features' fingerprint
         facts["augment"] = recipe.augment.model_dump(mode="json", exclude={"views"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
@@ -384,6 +401,11 @@ def _scored(model: Model, features: Features, run: Path, seconds: float) -> tupl
         {model.name: predictions},
     )
     return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder), kept
+
+
+def _test_looks(features: Features, epochs: int) -> TestLooks:
+    """Count the scorings on test: of the model, and of so many epochs."""
+    return TestLooks(1 + epochs, photos_hash(features["test"])) if "test" in features else TestLooks()
 
 
 def _predictions(head: KerasHead, rows: Split) -> HeadPredictions:

@@ -144,6 +144,32 @@ class BaseSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=4096, strict=True)] = 16
 
 
+Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision"]
+"""Scores that heads can be compared by."""
+
+
+class SelectionSettings(Section):
+    """How the best head is chosen: by which score, and on which photos.
+
+    Attributes
+    ----------
+    metric : str
+        Heads, sweeps and fine-tuning go by it.
+    method : {"auto", "validation", "cross_validation"}
+        Whether heads are compared on the validation photos, or by cross-validation on the photos of train and
+        validation, on all of which they are trained in the end. "auto" takes the latter where validation has
+        few photos. ``data.folds`` is the number of folds, and asks for cross-validation where it is given.
+    """
+
+    metric: Metric = "log_loss"
+    method: Literal["auto", "validation", "cross_validation"] = "auto"
+
+    @property
+    def asks_for_metric(self) -> bool:
+        """Whether the metric was given, rather than left to the default."""
+        return "metric" in self.model_fields_set
+
+
 class AugmentSettings(Section):
     """Augmentation of the training photos: number of views and ranges of the transforms.
 
@@ -340,14 +366,14 @@ DEFAULT_TRIALS = 50
 
 
 class SweepSettings(Section):
-    """The search over heads: budget, validation metric and search space.
+    """The search over heads: budget, metric and search space.
 
     Without ``trials`` a grid is searched whole, and anything else with `DEFAULT_TRIALS` trials. Without
-    ``seed`` the recipe's is used.
+    ``seed`` the recipe's is used, without ``metric`` that of its section ``selection``.
     """
 
     trials: Annotated[int, Field(ge=1, strict=True)] | None = None
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc"] = "accuracy"
+    metric: Metric | None = None
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
     seed: Seed | None = None

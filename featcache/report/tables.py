@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from featcache.evaluation.choosing import weakness
 from featcache.report.predictions import most_probable
 from featcache.report.streams import printable
 
 if TYPE_CHECKING:
     from featcache.extraction.stage import Extraction, Profile
     from featcache.model import Prediction
+    from featcache.run.results import TestLooks
     from featcache.training import HeadResult, Training
 
 
@@ -67,13 +69,30 @@ def details_tables(training: Training) -> tuple[Table, Table]:
 
 
 def best_sentence(training: Training) -> str:
-    """Name the best head, its accuracy on test if there is one, and its folder."""
+    """Name the best head, what speaks against it, its accuracy on test if there is one, and its folder."""
     best = training[training.best]
-    text = f"Best on validation: {best.name}"
+    text = f"Best on validation: {best.name}{_folds_of(best.validation)}"
+    weak = weakness(best.validation)
+    if weak is not None:
+        text += f", but {weak}"
     if best.test:
         low, high = percent(best.test["accuracy_low"]), percent(best.test["accuracy_high"])
-        text += f"; on test {percent(best.test['accuracy'])} ({low} – {high}, {best.test['n']:,} photos)"
+        text += (
+            f"; on test {percent(best.test['accuracy'])} ({low} – {high}, {best.test['n']:,} photos), "
+            f"{looks_sentence(training.results.looks)}"
+        )
     return f"{text}\nModel: {best.model}"
+
+
+def _folds_of(scores: dict[str, Any]) -> str:
+    folds = scores.get("folds")
+    return f" ({len(folds['accuracy'])}-fold cross-validation)" if folds else ""
+
+
+def looks_sentence(looks: TestLooks) -> str:
+    """Say how often heads of the run were scored on test: "test was looked at once"."""
+    times = {1: "once", 2: "twice"}.get(looks.count, f"{looks.count:,} times")
+    return f"test was looked at {times}"
 
 
 def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.evaluation import scores as scores_of
 from featcache.evaluation.calls import call, collected_warnings, first_line
+from featcache.evaluation.folds import HeldOut, fit_on_folds
+from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.scoring import predictions_of
 from featcache.heads.dense.training import tensorflow_loaded
 from featcache.heads.estimators import build_head
@@ -45,8 +47,10 @@ class Job:
 
     Attributes
     ----------
-    train, validation : (X, y)
-        Heads are trained on the one and scored on the other.
+    train : (X, y)
+        What heads are trained on.
+    validation : (X, y), or None
+        What they are scored on; None where they are cross-validated on `train`.
     classes : tuple of str
     metric : str
     seed : int
@@ -56,15 +60,18 @@ class Job:
     views : int
         Number of consecutive rows of `train` that are views of one photo: Dense heads train on one of them in
         each epoch.
+    folds : int array of shape (n,), optional
+        For cross-validation: the fold of each photo of `train`.
     """
 
     train: Rows
-    validation: Rows
+    validation: Rows | None
     classes: tuple[str, ...]
     metric: str
     seed: int
     scratch: str | None = None
     views: int = 1
+    folds: NDArray[np.int64] | None = None
 
     def head(self, settings: HeadSettings) -> Any:
         """Return an unfitted head.
@@ -142,7 +149,10 @@ def _fit_alone(job: Job, request: TrialRequest) -> Result:
         started = time.monotonic()
         try:
             head = job.head(request.settings)
-            call(head.fit, *job.train)
+            if job.folds is None:
+                call(head.fit, *job.train)
+            else:
+                head = fit_on_folds(head, *job.train, job.folds.repeat(job.views), job.views, jobs=1)
             outcome = _scored(job, head, Outcome(fit_seconds=time.monotonic() - started))
         except _FAILURES as error:
             outcome = _failed(error)
@@ -151,6 +161,9 @@ def _fit_alone(job: Job, request: TrialRequest) -> Result:
 
 def _in_a_stack(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
     tensorflow_loaded()  # its import is no part of the training
+    if job.folds is not None:
+        yield from _in_stacks_of_folds(job, batch)
+        return
     built = {one.number: _head_or_error(job, one.settings) for one in batch}
     heads = [head for head in built.values() if not isinstance(head, Exception)]
     halving = Halving([head.epochs for head in heads], job.metric)
@@ -167,6 +180,46 @@ def _in_a_stack(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
             outcome = _dense_outcome(job, head, errors[position], position in halving.stopped, share)
         yield number, outcome, [*warned, *warned_in_scoring]
         position += 1
+
+
+def _in_stacks_of_folds(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
+    """Cross-validate Dense heads; none is pruned, since a stack of folds has no common validation photos."""
+    from featcache.heads.dense.stack import fit_folds
+
+    assert job.folds is not None
+    built = {one.number: _head_or_error(job, one.settings) for one in batch}
+    heads = {number: head for number, head in built.items() if not isinstance(head, Exception)}
+    folds = job.folds.repeat(job.views)
+
+    def fit(some: Sequence[Any]) -> list[Any]:
+        try:
+            return call(fit_folds, some, *job.train, folds, job.views)
+        except _FAILURES as error:
+            # one head that cannot be trained fails the whole stack: find it
+            return [error] if len(some) < 2 else [fitted for one in some for fitted in fit([one])]
+
+    started = time.monotonic()
+    with collected_warnings() as warned:
+        fitted = dict(zip(heads, fit(list(heads.values())) if heads else [], strict=True))
+    share = (time.monotonic() - started) / max(1, len(heads))
+    for number, head in built.items():
+        yield number, _outcome_of_folds(job, fitted.get(number, head), share), warned
+
+
+def _outcome_of_folds(job: Job, fitted: Any, seconds: float) -> Outcome:
+    """Score the heads of the folds; in place of them, or of one, may stand why there is none."""
+    failure = next((one for one in _as_list(fitted) if isinstance(one, Exception)), None)
+    if failure is not None:
+        return _failed(failure)
+    try:
+        epochs = max(head.n_iter_ for head in fitted)
+        return _scored(job, fitted, Outcome(fit_seconds=seconds, epochs=epochs))
+    except _FAILURES as error:
+        return _failed(error)
+
+
+def _as_list(fitted: Any) -> Sequence[Any]:
+    return fitted if isinstance(fitted, list) else [fitted]
 
 
 def _head_or_error(job: Job, settings: HeadSettings) -> Any:
@@ -204,18 +257,32 @@ def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, 
         return _failed(failure)
 
 
-def _scored(job: Job, head: Any, outcome: Outcome) -> Outcome:
-    arguments = predictions_of(head, *job.validation)
+def _scored(job: Job, fitted: Any, outcome: Outcome) -> Outcome:
+    """Score a fitted head on validation, or the heads of all folds, each on its own fold."""
+    arguments = _predictions(job, fitted)
     scores = scores_of(*arguments)
     value = scores[job.metric]
     if value is None or not math.isfinite(value):
-        raise TrainingError(f"it has no {job.metric} on these validation photos")
+        raise TrainingError(f"it has no {job.metric} on these photos")
     y_true, _, predicted, *_ = arguments
-    correct = pack(np.asarray(predicted) == y_true)
-    constant = len(np.unique(predicted)) == 1 < len(np.unique(y_true))
     return replace(
-        outcome, value=value, scores=scores, size=size_of(head), correct=correct, constant=constant
+        outcome,
+        value=value,
+        scores=scores,
+        size=size_of(_as_list(fitted)[0]),
+        correct=pack(np.asarray(predicted) == y_true),
+        constant=len(np.unique(predicted)) == 1 < len(np.unique(y_true)),
+        predictions=Predictions.of(*arguments),
     )
+
+
+def _predictions(job: Job, fitted: Any) -> tuple[Any, ...]:
+    """Return the arguments of `scores`."""
+    if job.folds is None:
+        assert job.validation is not None
+        return predictions_of(fitted, *job.validation)
+    X, y = (array[:: job.views] for array in job.train)
+    return HeldOut.of(fitted, X, job.folds).arguments(y)
 
 
 def _failed(error: Exception) -> Outcome:
