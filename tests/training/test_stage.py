@@ -206,7 +206,15 @@ def test_heads_json_says_what_the_result_says(train_on):
         "trained_from",
         "model_sha256",
     }
-    measured = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+    measured = (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+        "roc_auc",
+        "average_precision",
+        "ece",
+    )
     scores = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
     assert set(written["heads"][0]["validation"]) == scores | {"n", "confusion", "per_class"}
 
@@ -235,7 +243,8 @@ def test_few_validation_photos_are_not_asked_but_all_photos_in_folds(train_on):
     with result.extraction.open() as features:
         few = len(features["validation"])
         photos = few + len(features["train"])
-        X, y = (np.concatenate(both) for both in zip(features["train"].load(), features["validation"].load()))
+        both = zip(features["train"].load(), features["validation"].load(), strict=True)
+        X, y = (np.concatenate(arrays) for arrays in both)
     assert any(f"validation has {few} photos" in one and "5-fold" in one for one in listener.notes)
     assert [head.validation["n"] for head in result.heads] == [photos, photos]
     # the head that is saved was trained on all of them
@@ -247,12 +256,12 @@ def test_few_validation_photos_are_not_asked_but_all_photos_in_folds(train_on):
 
 @pytest.mark.parametrize("what", ["fine-tuning", "calibration", "augmentation"])
 def test_where_something_needs_validation_heads_are_compared_on_it(place, what):
+    head = LOGISTIC | ({"calibrate": "temperature"} if what == "calibration" else {})
     more = {
         "fine-tuning": {"finetune": {"unfreeze_from": 100}},
-        "calibration": {"heads": [LOGISTIC | {"calibrate": "temperature"}]},
         "augmentation": {"augment": {"views": 2, "flip": True}},
-    }[what]
-    recipe = recipe_with(place, [LOGISTIC], selection={}, **more)
+    }.get(what, {})
+    recipe = recipe_with(place, [head], selection={}, **more)
     with extract(recipe_with(place, [LOGISTIC])).open() as features:
         found = comparison_of(recipe, features)
         assert found.folds is None
