@@ -215,7 +215,7 @@ def test_heads_json_says_what_the_result_says(train_on):
         "average_precision",
         "ece",
     )
-    scores = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
+    scores = {f"{name}{end}" for name in (*measured, "ece") for end in ("", "_low", "_high")}
     assert set(written["heads"][0]["validation"]) == scores | {"n", "confusion", "per_class"}
 
 
