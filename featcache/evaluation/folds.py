@@ -17,15 +17,25 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featcache.errors import TrainingError
 from featcache.evaluation.calls import call
+<<<<<<< HEAD
 from featcache.evaluation.scoring import decides_by_pairs, full_scores
+=======
+from featcache.evaluation.fitting import arguments_of, fit_arguments
+from featcache.evaluation.scoring import full_scores
+>>>>>>> groups
 from featcache.files import write_bytes_whole
 from featcache.processor import cores
 
 
 def draw_folds(
-    labels: NDArray[Any], digests: NDArray[np.uint8], count: int, seed: int, classes: Sequence[str]
+    labels: NDArray[Any],
+    digests: NDArray[np.uint8],
+    count: int,
+    seed: int,
+    classes: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Assign every row to a fold: classes are spread evenly, and byte-equal photos stay together.
+    """Assign every row to a fold: classes are spread evenly; byte-equal photos and groups stay together.
 
     Parameters
     ----------
@@ -36,6 +46,8 @@ def draw_folds(
     seed : int
     classes : sequence of str
         Their names, for errors.
+    groups : int array of shape (n,), optional
+        Rows of one number stay together. Byte-equal rows must be of one group.
 
     Returns
     -------
@@ -45,15 +57,17 @@ def draw_folds(
     Raises
     ------
     TrainingError
-        A class has fewer different photos than there are folds.
+        A class has fewer different photos, or groups of photos, than there are folds.
     """
-    groups = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
+    what = "different photos" if groups is None else "groups of photos"
+    if groups is None:
+        groups = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
     for label, name in enumerate(classes):
         different = len(np.unique(groups[labels == label]))
         if different < count:
             raise TrainingError(
-                f"class {name!r} has {different} different photos for {count} folds, but every fold needs "
-                f"one; set folds to at most {max(different, 2)}, or add photos"
+                f"class {name!r} has {different} {what} for {count} folds, but every fold needs one; set "
+                f"folds to at most {max(different, 2)}, or add photos"
             )
     folds = np.empty(len(labels), np.int64)
     drawn = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
@@ -144,7 +158,13 @@ class CrossValidation(HeldOut):
 
 
 def cross_validate(
-    head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], views: int = 1
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    views: int = 1,
+    weights: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> CrossValidation:
     """Fit clones of `head`, each without one fold, and score them on it.
 
@@ -163,6 +183,9 @@ def cross_validate(
     views : int
         Consecutive rows that are views of one photo, the plain photo first. A dense head trains on one of
         them in each epoch, other heads on all. Only plain photos are predicted and scored.
+    weights, groups : array of shape (n,), optional
+        Of the rows. Clones are fitted with them where the head takes them, see
+        `featcache.evaluation.fitting.fit_arguments`, and scored with them.
 
     Raises
     ------
@@ -171,11 +194,12 @@ def cross_validate(
     ClassifierError
         The head cannot be trained on such features.
     """
-    fitted = fit_on_folds(head, X, y, folds, views)
+    fitted = fit_on_folds(head, X, y, folds, views, weights, groups)
     y, folds = y[::views], folds[::views]
+    weights, groups = (None if column is None else column[::views] for column in (weights, groups))
     held_out = HeldOut.of(fitted, X[::views], folds)
-    scores = full_scores(*held_out.arguments(y))
-    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds)
+    scores = full_scores(*held_out.arguments(y), weights=weights, groups=groups)
+    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds, weights)
     return CrossValidation(**vars(held_out), scores=scores, fitted=tuple(fitted))
 
 
@@ -185,6 +209,8 @@ def fit_on_folds(
     y: NDArray[Any],
     folds: NDArray[np.int64],
     views: int = 1,
+    weights: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
     jobs: int | None = None,
 ) -> list[Any]:
     """Fit clones of `head`, each without one fold; the arguments are those of `cross_validate`.
@@ -200,8 +226,9 @@ def fit_on_folds(
         As `cross_validate` does.
     """
     if not hasattr(head, "fit_folds"):
-        return _fitted(head, X, y, folds, jobs or cores())
-    fitted: list[Any] = call(head.fit_folds, X, y, folds, views)
+        return _fitted(head, X, y, folds, weights, groups, jobs or cores())
+    extra = arguments_of(head.fit_folds, weights, groups)
+    fitted: list[Any] = call(head.fit_folds, X, y, folds, views, **extra)
     failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
     if failed is not None:
         raise failed
@@ -225,8 +252,12 @@ def cross_fit(
     return HeldOut.of([fit(X[rows], y[rows]) for rows in rest], X, folds)
 
 
-def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dict[str, Any]:
-    accuracies = [float(correct[folds == fold].mean()) for fold in range(folds.max() + 1)]
+def _scores_by_fold(
+    correct: NDArray[np.bool_], folds: NDArray[np.int64], weights: NDArray[Any] | None
+) -> dict[str, Any]:
+    weights = np.ones(len(correct)) if weights is None else weights
+    places = [folds == fold for fold in range(folds.max() + 1)]
+    accuracies = [float(np.average(correct[rows], weights=weights[rows])) for rows in places]
     return {
         "accuracy": accuracies,
         "mean": float(np.mean(accuracies)),
@@ -234,12 +265,21 @@ def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dic
     }
 
 
-def _fitted(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], jobs: int) -> list[Any]:
+def _fitted(
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    weights: NDArray[Any] | None,
+    groups: NDArray[Any] | None,
+    jobs: int,
+) -> list[Any]:
     """Fit in threads: they share the arrays, and TensorFlow, if it is loaded, does not survive a fork."""
 
     def fit(fold: int) -> Any:
         rows = folds != fold
-        return call(clone(head).fit, X[rows], y[rows])
+        columns = (None if column is None else column[rows] for column in (weights, groups))
+        return call(clone(head).fit, X[rows], y[rows], **fit_arguments(head, *columns))
 
     return list(Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
 
