@@ -17,12 +17,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featcache.errors import TrainingError
 from featcache.evaluation.calls import call
-<<<<<<< HEAD
-from featcache.evaluation.scoring import decides_by_pairs, full_scores
-=======
 from featcache.evaluation.fitting import arguments_of, fit_arguments
-from featcache.evaluation.scoring import full_scores
->>>>>>> groups
+from featcache.evaluation.scoring import decides_by_pairs, full_scores
 from featcache.files import write_bytes_whole
 from featcache.processor import cores
 
