@@ -113,7 +113,7 @@ class HeldOut:
         decision = joined("decision_function") if ranks else None
         return cls(folds, joined("predict"), probabilities, first.classes_, decision=decision)
 
-    def arguments(self, y: NDArray[Any]) -> tuple[Any, ...]:
+    def arguments(self, y: NDArray[Any]) -> tuple[Any, Any, Any, Any, Any]:
         """Return the arguments of `featcache.evaluation.scores`, for the labels `y` of the rows."""
         return y, self.probabilities, self.predicted, self.classes, self.decision
 

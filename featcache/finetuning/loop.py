@@ -120,7 +120,8 @@ def _optimizer(params: FinetuneParams) -> Any:
 def _compiled(top: Top, optimizer: Any) -> tuple[Any, Any]:
     """Return the functions which train on a batch and which measure one.
 
-    Both return the sums of the losses and of the right answers, the second one also the logits.
+    Both return the weighted sums of the losses and of the right answers, the second one also the logits. As
+    in Dense heads, the loss of a batch is divided by its rows and not by their weights.
     """
     tf = tensorflow()
 
@@ -132,17 +133,18 @@ def _compiled(top: Top, optimizer: Any) -> tuple[Any, Any]:
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return each, tf.argmax(logits, -1, output_type=tf.int32) == labels
 
-    def step(rows: Any, labels: Any) -> tuple[Any, Any]:
+    def step(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             each, right = losses(top(rows, training=True), labels)
+            each *= weights
             loss = tf.reduce_mean(each)
         optimizer.apply(tape.gradient(loss, top.trainable), top.trainable)
-        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32))
+        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32) * weights)
 
-    def measure(rows: Any, labels: Any) -> tuple[Any, Any, Any]:
+    def measure(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
         logits = top(rows, training=False)
         each, right = losses(logits, labels)
-        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32)), logits
+        return tf.reduce_sum(each * weights), tf.reduce_sum(tf.cast(right, tf.float32) * weights), logits
 
     return tf.function(step, reduce_retracing=True), tf.function(measure, reduce_retracing=True)
 
@@ -169,25 +171,27 @@ class _Validation:
         if self._metric is None:
             return _measured(self._measure, self._feed)
         logits: list[NDArray[Any]] = []
-        labels: list[NDArray[Any]] = []
+        columns: list[tuple[Any, Any]] = []
 
-        def remembering(rows: Any, of_rows: Any) -> tuple[Any, ...]:
-            measured: tuple[Any, ...] = self._measure(rows, of_rows)
+        def remembering(rows: Any, labels: Any, weights: Any) -> tuple[Any, ...]:
+            measured: tuple[Any, ...] = self._measure(rows, labels, weights)
             logits.append(np.asarray(measured[2]))
-            labels.append(np.asarray(of_rows))
+            columns.append((labels, weights))
             return measured
 
         measures = _measured(remembering, self._feed)
-        return measures | {self._metric: self._score(np.concatenate(logits), np.concatenate(labels))}
+        labels, weights = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return measures | {self._metric: self._score(np.concatenate(logits), labels, weights)}
 
-    def _score(self, logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    def _score(self, logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any]) -> float:
         if self._binary:
             logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
         if not np.isfinite(logits).all():
             return float("nan")  # diverged, which is said with the loss
         probabilities = softmax(logits.astype(np.float64), axis=1)
         classes = np.arange(probabilities.shape[1])
-        value = scores(labels, probabilities, probabilities.argmax(axis=1), classes)[str(self._metric)]
+        predicted = probabilities.argmax(axis=1)
+        value = scores(labels, probabilities, predicted, classes, weights=weights)[str(self._metric)]
         if value is None:
             raise TrainingError(
                 f"selection.metric = {self._metric!r} is not defined on these validation photos: some class "
@@ -196,19 +200,21 @@ class _Validation:
         return float(value)
 
 
-def _batches(
-    pieces: Iterator[tuple[Rows, NDArray[np.int32]]], size: int
-) -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
+_Batch = tuple[NDArray[Any], NDArray[np.int32], NDArray[Any]]
+"""Features, labels and sample weights."""
+
+
+def _batches(pieces: Iterator[tuple[Rows, NDArray[np.int32]]], size: int) -> Iterator[_Batch]:
     for rows, order in pieces:
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
-            yield rows.features[chosen], rows.labels[chosen]
+            yield rows.features[chosen], rows.labels[chosen], rows.weights[chosen]
 
 
-def _means(function: Any, batches: Iterator[tuple[NDArray[Any], NDArray[np.int32]]]) -> Measures:
-    """Return the mean loss and accuracy that `function` gives over all batches."""
-    loss = right = rows = 0.0
-    for features, labels in batches:
-        of_batch = function(features, labels)
-        loss, right, rows = loss + float(of_batch[0]), right + float(of_batch[1]), rows + len(labels)
-    return {"loss": loss / rows, "accuracy": right / rows}
+def _means(function: Any, batches: Iterator[_Batch]) -> Measures:
+    """Return the weighted mean loss and accuracy that `function` gives over all batches."""
+    loss = right = whole = 0.0
+    for features, labels, weights in batches:
+        of_batch = function(features, labels, weights)
+        loss, right, whole = loss + float(of_batch[0]), right + float(of_batch[1]), whole + weights.sum()
+    return {"loss": loss / whole, "accuracy": right / whole}

@@ -45,6 +45,7 @@ from featcache.store.feature_file import Features
 from featcache.store.split import Split
 from featcache.training import Training, failures_sentence, fingerprint_of, name_classes, train_heads
 from featcache.training.data import photos_hash
+from featcache.training.sampling import Sampling
 
 _MAX_MEMORY = 2 << 30
 
@@ -358,11 +359,11 @@ def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Fe
     rows = features[split]
     if pixels_for is not None:
         pixels = decode_photos(rows.paths, pixels_for)
-        return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels))
+        return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels, weights=rows.weights))
     if rows.views * int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
-        return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY)
+        return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY, rows.weights.astype(np.float32))
     X, y = rows.load_views()
-    return InMemory(Rows.of(X.reshape(len(X), -1), y), rows.views)
+    return InMemory(Rows.of(X.reshape(len(X), -1), y, weights=rows.weights.repeat(rows.views)), rows.views)
 
 
 def _key(
@@ -397,7 +398,7 @@ def _scored(model: Model, features: Features, run: Path, seconds: float) -> tupl
     kept = RunPredictions(
         fingerprint_of(features),
         model.classes,
-        ScoredRows(validation.digests, validation.labels),
+        ScoredRows(validation.digests, validation.labels, None, **Sampling.of([validation]).columns),
         {model.name: predictions},
     )
     return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder), kept
@@ -417,7 +418,8 @@ def _predictions(head: KerasHead, rows: Split) -> HeadPredictions:
 def _scores(model: Model, rows: Split, predictions: HeadPredictions) -> dict[str, Any]:
     classes = model.head.classes_
     predicted = classes[predictions.predicted]
-    scores = full_scores(rows.labels, predictions.probabilities, predicted, classes)
+    columns = Sampling.of([rows]).columns
+    scores = full_scores(rows.labels, predictions.probabilities, predicted, classes, **columns)
     name_classes(scores, model.classes)
     return scores
 

@@ -29,8 +29,8 @@ def small_top(precision="f32", classes=2):
     return Top(upper, "avg", head, precision=precision)
 
 
-def tuned(folder, top, labels=Y, **more):
-    feed = InMemory(Rows.of(X.reshape(len(X), -1), labels))
+def tuned(folder, top, labels=Y, weights=None, **more):
+    feed = InMemory(Rows.of(X.reshape(len(X), -1), labels, weights=weights))
     feeds = {"train": feed, "validation": feed}
     return train_top(top, feeds, FinetuneParams("adam", 1e-3, epochs=4, batch_size=16), folder, **more)
 
@@ -71,3 +71,12 @@ def test_another_metric_is_measured_as_scikit_learn_does_and_decides(tmp_path, c
 def test_a_metric_that_validation_does_not_define_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"selection\.metric = 'roc_auc' is not defined"):
         tuned(tmp_path, small_top(), np.zeros(96, np.int32), metric="roc_auc")
+
+
+def test_photos_of_weight_0_are_as_good_as_absent(tmp_path):
+    wrong, weights = Y.copy(), np.ones(len(Y))
+    wrong[::8], weights[::8] = 1 - Y[::8], 0.0
+    measured = [tuned(tmp_path / str(n), small_top(), labels, weights) for n, labels in enumerate((Y, wrong))]
+    assert measured[0].per_epoch == measured[1].per_epoch
+    unweighted = tuned(tmp_path / "unweighted", small_top(), wrong)
+    assert unweighted.per_epoch["val_accuracy"] != measured[1].per_epoch["val_accuracy"]
