@@ -118,7 +118,11 @@ class Comparison:
 
 
 def comparison_for(
-    validation: int, train: int, rarest: int, needs_validation: str | None = None
+    validation: int,
+    photos: int,
+    rarest: int,
+    needs_validation: str | None = None,
+    unit: str = "photos",
 ) -> Comparison:
     """Decide on which photos heads are compared, where the recipe leaves it open.
 
@@ -127,26 +131,30 @@ def comparison_for(
 
     Parameters
     ----------
-    validation, train : int
-        Number of photos in these splits.
+    validation : int
+        Number of photos, or of groups of photos that belong together, in validation.
+    photos : int
+        Number of photos in train and validation together.
     rarest : int
-        Number of different photos of the rarest class in both splits together.
+        Number of different photos (groups) of the rarest class in both splits together.
     needs_validation : str, optional
         What needs photos that heads are not trained on, as "fine-tuning".
+    unit : str, default "photos"
+        What `validation` and `rarest` count.
     """
     if not 0 < validation < FEWEST_VALIDATION_PHOTOS:
         return Comparison(None)
-    few = f"validation has {validation:,} photos, which is few to tell heads apart"
+    few = f"validation has {validation:,} {unit}, which is few to tell heads apart"
     if needs_validation is not None:
         return Comparison(None, f"{few}; cross-validation is not used, because {needs_validation} needs them")
     folds = min(FOLDS, rarest)
     if folds < FEWEST_FOLDS:
         return Comparison(
-            None, f"{few}; cross-validation is not used, because the rarest class has {rarest:,} photos"
+            None, f"{few}; cross-validation is not used, because the rarest class has {rarest:,} {unit}"
         )
     return Comparison(
         folds,
-        f"{few}: they are compared by {folds}-fold cross-validation on the {train + validation:,} photos of "
+        f"{few}: they are compared by {folds}-fold cross-validation on the {photos:,} photos of "
         "train and validation, and then trained on all of them; set selection.method to 'validation' to "
         "compare them on validation alone",
     )

@@ -232,12 +232,13 @@ def fit_on_folds(
 
 
 def cross_fit(
-    fit: Callable[[NDArray[Any], NDArray[Any]], Any],
+    fit: Callable[..., Any],
     X: NDArray[Any],
     y: NDArray[Any],
     folds: NDArray[np.int64],
+    *columns: NDArray[Any],
 ) -> HeldOut:
-    """Predict each fold by ``fit(X, y)`` of the other folds.
+    """Predict each fold by ``fit(X, y, *columns)`` of the other folds.
 
     Raises
     ------
@@ -245,7 +246,8 @@ def cross_fit(
         All that `fit` raises, or a classifier refuses its rows.
     """
     rest = [folds != fold for fold in range(folds.max() + 1)]
-    return HeldOut.of([fit(X[rows], y[rows]) for rows in rest], X, folds)
+    fitted = [fit(*(column[rows] for column in (X, y, *columns))) for rows in rest]
+    return HeldOut.of(fitted, X, folds)
 
 
 def _scores_by_fold(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from featcache.evaluation.bootstrap import WeightedMetrics, resampled
+from featcache.evaluation.bootstrap import WeightedMetrics, resampled_weights
 from featcache.evaluation.choosing import goodness
 from featcache.recipe import DEFAULT_HEADS, HeadSettings
 from featcache.search.fitting import Job, run_trials
@@ -46,7 +46,7 @@ def choose(
     """Choose among heads that are tied with the best, by cross-validation.
 
     The best of the tied heads is taken. Where the default head is among them, another must be better than it
-    by more than the standard error of the difference, which is found by resampling the photos (the
+    by more than the standard error of the difference, found by resampling the photos or their groups (the
     one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and regression trees,
     Wadsworth 1984, section 3.4.3).
 
@@ -98,8 +98,8 @@ def _beats(outcome: Outcome, default: Outcome, metric: str) -> bool:
     predictions = [one.predictions for one in (outcome, default) if one.predictions is not None]
     measures = [WeightedMetrics(one) for one in predictions]
     differences = [
-        np.subtract(*(measure(counts)[metric] for measure in measures))
-        for counts in resampled(len(predictions[0]), _RESAMPLES, seed=0)
+        np.subtract(*(measure(weights)[metric] for measure in measures))
+        for weights in resampled_weights(predictions[0], _RESAMPLES, seed=0)
     ]
     error = float(np.nanstd(np.concatenate(differences)))
     return goodness(outcome.scores, metric) - goodness(default.scores, metric) > error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.evaluation import scores as scores_of
 from featcache.evaluation.calls import call, collected_warnings, first_line
+from featcache.evaluation.fitting import fit_arguments
 from featcache.evaluation.folds import HeldOut, fit_on_folds
 from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.scoring import predictions_of
@@ -29,6 +30,7 @@ from featcache.recipe import HeadSettings
 from featcache.search.private import TerminatedWorkerError, loky_options
 from featcache.search.trial import Outcome, TrialRequest, pack
 from featcache.training import with_class_numbers
+from featcache.training.sampling import UNIFORM, Sampling
 
 _FAILURES = (FeatcacheError, MemoryError)
 
@@ -62,6 +64,8 @@ class Job:
         each epoch.
     folds : int array of shape (n,), optional
         For cross-validation: the fold of each photo of `train`.
+    sampling, scored_sampling : Sampling
+        Weights and groups of the photos of `train`, and of those that heads are scored on.
     """
 
     train: Rows
@@ -72,6 +76,18 @@ class Job:
     scratch: str | None = None
     views: int = 1
     folds: NDArray[np.int64] | None = None
+    sampling: Sampling = UNIFORM
+    scored_sampling: Sampling = UNIFORM
+
+    @property
+    def of_rows(self) -> Sampling:
+        """Weights and groups of the rows of `train`, all views of its photos."""
+        return self.sampling.of_views(self.views)
+
+    @property
+    def scored_labels(self) -> NDArray[np.int64]:
+        """Labels of the photos that heads are scored on."""
+        return self.train[1][:: self.views] if self.validation is None else self.validation[1]
 
     def head(self, settings: HeadSettings) -> Any:
         """Return an unfitted head.
@@ -149,10 +165,12 @@ def _fit_alone(job: Job, request: TrialRequest) -> Result:
         started = time.monotonic()
         try:
             head = job.head(request.settings)
+            columns = job.of_rows.columns
             if job.folds is None:
-                call(head.fit, *job.train)
+                call(head.fit, *job.train, **fit_arguments(head, **columns))
             else:
-                head = fit_on_folds(head, *job.train, job.folds.repeat(job.views), job.views, jobs=1)
+                folds = job.folds.repeat(job.views)
+                head = fit_on_folds(head, *job.train, folds, job.views, jobs=1, **columns)
             outcome = _scored(job, head, Outcome(fit_seconds=time.monotonic() - started))
         except _FAILURES as error:
             outcome = _failed(error)
@@ -193,7 +211,7 @@ def _in_stacks_of_folds(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Res
 
     def fit(some: Sequence[Any]) -> list[Any]:
         try:
-            return call(fit_folds, some, *job.train, folds, job.views)
+            return call(fit_folds, some, *job.train, folds, job.views, sample_weight=job.of_rows.weights)
         except _FAILURES as error:
             # one head that cannot be trained fails the whole stack: find it
             return [error] if len(some) < 2 else [fitted for one in some for fitted in fit([one])]
@@ -237,15 +255,22 @@ def _fit_together(job: Job, heads: Sequence[Any], halving: Halving) -> Sequence[
             fit_together,
             heads,
             *job.train,
-            validation_data=job.validation,
+            validation_data=_validation_data(job),
             views=job.views,
             prune=halving,
+            sample_weight=job.of_rows.weights,
+            groups=job.of_rows.groups,
         )
     except _FAILURES as error:
         if len(heads) < 2:
             return [error] * len(heads)
         # one head that cannot be trained fails the whole stack: find it
         return [_fit_together(job, [head], Halving([head.epochs], job.metric))[0] for head in heads]
+
+
+def _validation_data(job: Job) -> tuple[Any, ...] | None:
+    weights = job.scored_sampling.weights
+    return job.validation if job.validation is None or weights is None else (*job.validation, weights)
 
 
 def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, seconds: float) -> Outcome:
@@ -260,23 +285,24 @@ def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, 
 def _scored(job: Job, fitted: Any, outcome: Outcome) -> Outcome:
     """Score a fitted head on validation, or the heads of all folds, each on its own fold."""
     arguments = _predictions(job, fitted)
-    scores = scores_of(*arguments)
+    columns = job.scored_sampling.columns
+    scores = scores_of(*arguments, **columns)
     value = scores[job.metric]
     if value is None or not math.isfinite(value):
         raise TrainingError(f"it has no {job.metric} on these photos")
-    y_true, _, predicted, *_ = arguments
+    given = Predictions.of(*arguments, **columns)
     return replace(
         outcome,
         value=value,
         scores=scores,
         size=size_of(_as_list(fitted)[0]),
-        correct=pack(np.asarray(predicted) == y_true),
-        constant=len(np.unique(predicted)) == 1 < len(np.unique(y_true)),
-        predictions=Predictions.of(*arguments),
+        correct=pack(given.predicted == given.true),
+        constant=len(np.unique(given.predicted)) == 1 < len(np.unique(given.true)),
+        predictions=given,
     )
 
 
-def _predictions(job: Job, fitted: Any) -> tuple[Any, ...]:
+def _predictions(job: Job, fitted: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Return the arguments of `scores`."""
     if job.folds is None:
         assert job.validation is not None

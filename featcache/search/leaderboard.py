@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featcache.evaluation import mcnemar_exact
+from featcache.evaluation.paired import paired_test
 from featcache.search.trial import Outcome, unpack
 
 SIGNIFICANCE = 0.05
@@ -152,10 +152,13 @@ class Leaderboard:
         return text.getvalue()
 
 
-def tied_with_best(finished: Iterable[Finished], metric: str) -> list[Finished]:
+def tied_with_best(
+    finished: Iterable[Finished], metric: str, weights: Any = None, groups: Any = None
+) -> list[Finished]:
     """Return the heads that are not significantly different from the best, the best first.
 
-    Significance is that of McNemar's exact test at 5%: the best score of many is partly luck. Pruned heads
+    Significance is that of `featcache.evaluation.paired.paired_test` at 5%, without weights and groups
+    McNemar's exact test: the best score of many is partly luck. Pruned heads
     did not finish training, so they are neither best nor tied. Heads that predict one class only come after
     those that do not, and are neither best nor tied while there is another.
 
@@ -164,11 +167,13 @@ def tied_with_best(finished: Iterable[Finished], metric: str) -> list[Finished]:
     finished : iterable of Finished
         At least one of them trained to its end.
     metric : str
+    weights, groups : array of shape (n,), optional
+        Of the scored photos.
     """
     complete = [one for one in _ranked(finished, metric) if not one.outcome.stopped]
     candidates = [one for one in complete if not one.outcome.constant] or complete
     best = _correct(candidates[0])
-    return [one for one in candidates if mcnemar_exact(best, _correct(one)) >= SIGNIFICANCE]
+    return [one for one in candidates if paired_test(best, _correct(one), weights, groups) >= SIGNIFICANCE]
 
 
 def make_leaderboard(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from featcache.errors import RecipeError, TrainingError
+from featcache.evaluation.predictions import Predictions
 from featcache.extraction.stage import Extraction, extract
 from featcache.files import write_bytes_whole
 from featcache.recipe import HeadSettings, Metric, Recipe, SelectionSettings
@@ -164,6 +165,8 @@ def _job(recipe: Recipe, data: TrainingData, metric: str, scratch: str) -> Job:
         scratch,
         data.views,
         data.scored.folds,
+        data.sampling["train"],
+        data.scored_sampling,
     )
 
 
@@ -189,7 +192,11 @@ def _compare(
     default, warned = finish_default(job)
     _note_new(warned, set(), reporter)
     finished = [default, *finished] if default.outcome.value is not None else finished
-    tied = tied_with_best(finished, job.metric)
+    # as heads are scored, without photos of weight 0
+    scored = Predictions.of(
+        job.scored_labels, None, job.scored_labels, range(len(job.classes)), **job.scored_sampling.columns
+    )
+    tied = tied_with_best(finished, job.metric, scored.weights, scored.groups)
     settings: dict[int | None, HeadSettings] = {None: default_head()}
     settings |= {number: space.settings(trial.params) for number, trial in trials.items()}
     reporter.advance("comparing", 0, 1)
@@ -204,7 +211,15 @@ def _on_all(job: Job, data: TrainingData) -> Job:
         return job
     train, validation = job.train, job.validation
     rows = np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])
-    return replace(job, train=rows, validation=None, folds=data.folds_of_all())
+    sampling = data.sampling_of_all
+    return replace(
+        job,
+        train=rows,
+        validation=None,
+        folds=data.folds_of_all(),
+        sampling=sampling,
+        scored_sampling=sampling,
+    )
 
 
 def _recipe_of(recipe: Recipe, winner: HeadSettings, data: TrainingData, metric: Metric) -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +18,7 @@ from featcache.recipe import Recipe
 from featcache.run.predictions import ScoredRows
 from featcache.store.feature_file import Features
 from featcache.store.split import Split
+from featcache.training.sampling import Sampling
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 """Features and labels."""
@@ -41,6 +41,13 @@ class TrainingData:
     ----------
     comparison : Comparison
         On which photos heads are compared.
+    sampling : dict of str to Sampling
+        Weights and groups of the photos of each split; those of train are of all photos that heads are
+        trained on.
+    scored_sampling : Sampling
+        Of the photos that heads are scored on.
+    sampling_of_all : Sampling
+        Of the photos of train and validation together.
     """
 
     def __init__(self, extraction: Extraction, recipe: Recipe) -> None:
@@ -58,6 +65,11 @@ class TrainingData:
             self.photos = [path for split in splits for path in split.paths]
             self._digests = np.concatenate([split.digests for split in splits])
             self._labels = np.concatenate([split.labels for split in splits])
+            self.sampling = {name: Sampling.of([features[name]]) for name in features.splits}
+            self.scored_sampling = Sampling.of(splits)
+            self.sampling_of_all = Sampling.of(_learned(features))
+            if self.comparison.folds is not None:
+                self.sampling["train"] = self.scored_sampling
 
     @cached_property
     def rows(self) -> dict[str, Rows]:
@@ -82,7 +94,7 @@ class TrainingData:
         """
         count = self.comparison.folds
         folds = None if count is None else self.draw_folds(count)
-        return ScoredRows(self._digests, self._labels, folds)
+        return ScoredRows(self._digests, self._labels, folds, **self.scored_sampling.columns)
 
     def draw_folds(self, count: int) -> NDArray[np.int64]:
         """Assign the photos that heads are scored on to folds.
@@ -92,7 +104,8 @@ class TrainingData:
         TrainingError
             A class has too few photos.
         """
-        return draw_folds(self._labels, self._digests, count, self._settings.seed, self.classes)
+        groups = self.scored_sampling.groups
+        return draw_folds(self._labels, self._digests, count, self._settings.seed, self.classes, groups)
 
     def folds_of_all(self) -> NDArray[np.int64]:
         """Assign the photos of train and validation together, in this order, to folds.
@@ -103,18 +116,17 @@ class TrainingData:
             A class has too few photos.
         """
         with self._extraction.open() as features:
-            splits = [features[split] for split in ("train", "validation") if split in features]
+            splits = _learned(features)
             labels = np.concatenate([split.labels for split in splits])
             digests = np.concatenate([split.digests for split in splits])
-            count = max(2, min(FOLDS, _rarest(splits, len(self.classes))))
-        return draw_folds(labels, digests, count, self._settings.seed, self.classes)
+        groups = Sampling.of(splits).groups
+        count = max(2, min(FOLDS, _fewest(labels, digests, groups)))
+        return draw_folds(labels, digests, count, self._settings.seed, self.classes, groups)
 
     @property
     def calibration_folds(self) -> int:
-        """Number of folds for cross-fitting a calibration: at most the photos of the rarest class."""
-        rarest = min(
-            len(np.unique(self._digests[self._labels == label], axis=0)) for label in range(len(self.classes))
-        )
+        """Number of folds for cross-fitting a calibration, at most the rarest class's photos or groups."""
+        rarest = _fewest(self._labels, self._digests, self.scored_sampling.groups)
         return min(_MOST_CALIBRATION_FOLDS, rarest)
 
 
@@ -123,12 +135,22 @@ def comparison_of(recipe: Recipe, features: Features) -> Comparison:
     method, folds = recipe.selection.method, recipe.data.folds
     if folds is not None or method == "validation":
         return Comparison(folds)
-    splits = [features[split] for split in ("train", "validation") if split in features]
-    rarest = _rarest(splits, len(features.classes))
+    splits = _learned(features)
+    labels = np.concatenate([split.labels for split in splits])
+    digests = np.concatenate([split.digests for split in splits])
+    groups = Sampling.of(splits).groups
+    rarest = _fewest(labels, digests, groups)
     if method == "cross_validation":
         return Comparison(max(2, min(FOLDS, rarest)))
-    train, validation = (len(features[name]) if name in features else 0 for name in ("train", "validation"))
-    return comparison_for(validation, train, rarest, _needs_validation(recipe))
+    validation = len(features["validation"]) if "validation" in features else 0
+    counted = validation if groups is None else len(np.unique(groups[len(groups) - validation :]))
+    unit = "photos" if groups is None else "groups of photos"
+    return comparison_for(counted, len(labels), rarest, _needs_validation(recipe), unit)
+
+
+def _learned(features: Features) -> list[Split]:
+    """Return train and, where it is there, validation."""
+    return [features[split] for split in ("train", "validation") if split in features]
 
 
 def _needs_validation(recipe: Recipe) -> str | None:
@@ -141,12 +163,10 @@ def _needs_validation(recipe: Recipe) -> str | None:
     return f"the calibration of {calibrated[0]}" if calibrated else None
 
 
-def _rarest(splits: Sequence[Split], classes: int) -> int:
-    """Return the number of different photos of the rarest class."""
-    labels = np.concatenate([split.labels for split in splits])
-    digests = np.concatenate([split.digests for split in splits])
-    first = np.unique(digests, axis=0, return_index=True)[1]
-    return int(np.bincount(labels[first], minlength=classes).min())
+def _fewest(labels: NDArray[Any], digests: NDArray[Any], groups: NDArray[Any] | None) -> int:
+    """Return the number of different photos, or of groups where there are any, of the rarest class."""
+    units = digests if groups is None else groups
+    return min(len(np.unique(units[labels == label], axis=0)) for label in np.unique(labels))
 
 
 def photos_hash(split: Split) -> str:
@@ -164,4 +184,9 @@ def fingerprint_of(features: Features, folds: int | None = None) -> str:
         digest.update(split.encode())
         digest.update(features[split].digests.tobytes())
         digest.update(features[split].labels.tobytes())
+        sampling = Sampling.of([features[split]])
+        for name, column in sampling.columns.items():
+            if column is not None:
+                digest.update(name.encode())
+                digest.update(column.tobytes())
     return digest.hexdigest()
