@@ -100,7 +100,7 @@ class TrainingData:
 
     @property
     def calibration_folds(self) -> int:
-        """Number of folds for cross-fitting a calibration: at most the photos (groups) of the rarest class."""
+        """Number of folds for cross-fitting a calibration: at most the photos or groups of the rarest."""
         groups = self.scored_sampling.groups
         units = self._digests if groups is None else groups
         rarest = min(
