@@ -114,7 +114,7 @@ def _scored(
     if settings.calibrate == "none":
         predictions = predictions_of(head, X, y)
         return head, full_scores(*predictions, **columns), _kept(predictions[2], predictions[1])
-    final = call(calibrated, head, X, y, data.scored_sampling.weights)
+    final = call(calibrated, head, X, y, *data.scored_sampling.given_weights)
     held_out = _cross_fitted(head, settings, data, reporter)
     if held_out is not None:
         scores = full_scores(y, held_out.probabilities, held_out.predicted, held_out.classes, **columns)
@@ -133,9 +133,8 @@ def _cross_fitted(
     X, y = data.rows["validation"]
     try:
         folds = data.draw_folds(max(data.calibration_folds, FEWEST_CALIBRATION_FOLDS))
-        weights = data.scored_sampling.weights
-        columns = [] if weights is None else [weights]
-        return cross_fit(lambda *rows: call(calibrated, head, *rows), X, y, folds, *columns)
+        weights = data.scored_sampling.given_weights
+        return cross_fit(lambda *rows: call(calibrated, head, *rows), X, y, folds, *weights)
     except TrainingError as error:
         reporter.note(
             f"head {settings.name!r}: its probabilities are scored on the photos of their calibration: log "

@@ -46,6 +46,11 @@ class Sampling:
         )
 
     @property
+    def given_weights(self) -> tuple[NDArray[np.float64], ...]:
+        """The weights as further arguments of a function; none where there are none."""
+        return () if self.weights is None else (self.weights,)
+
+    @property
     def columns(self) -> dict[str, Any]:
         """The arguments ``weights`` and ``groups`` of scores and of cross-validation."""
         return {"weights": self.weights, "groups": self.groups}
