@@ -26,6 +26,7 @@ LEVELS = {
     "run": 2,
     "model": 2,
     "model_files": 2,
+    "model_photos": 1,
     "inputs": 2,
     "heads": 2,
     "featurize": 2,

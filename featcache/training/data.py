@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from featcache.bases.spec import BaseSpec
 from featcache.evaluation.folds import draw_folds
 from featcache.extraction.stage import Extraction
+from featcache.images.rows import SPLITS
+from featcache.model_photos import ModelPhotos
 from featcache.recipe import Recipe
 from featcache.run.predictions import ScoredRows
 from featcache.store.feature_file import Features
@@ -48,6 +50,7 @@ class TrainingData:
             self.photos = [path for split in splits for path in split.paths]
             self._digests = np.concatenate([split.digests for split in splits])
             self._labels = np.concatenate([split.labels for split in splits])
+            self._digests_of = {split: features[split].digests for split in features.splits}
 
     @cached_property
     def rows(self) -> dict[str, Rows]:
@@ -60,6 +63,14 @@ class TrainingData:
                 del rows["validation"]
                 rows["train"] = np.concatenate([rows["train"][0], X]), np.concatenate([rows["train"][1], y])
         return rows
+
+    @cached_property
+    def model_photos(self) -> ModelPhotos:
+        """The photos that heads are fitted on, and those that only help to choose one."""
+        digests = [self._digests_of.get(split, np.empty((0, 32), np.uint8)) for split in SPLITS[:2]]
+        if self._settings.folds is not None:
+            digests = [np.concatenate(digests), digests[1][:0]]
+        return ModelPhotos.of(*digests)
 
     @cached_property
     def scored(self) -> ScoredRows:
