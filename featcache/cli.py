@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from featcache import cli_cache
+from featcache import cli_cache, cli_evaluate
 from featcache.cli_output import (
     Failures,
     print_extraction,
@@ -25,7 +25,7 @@ from featcache.cli_recipe import Load, takes_recipe
 from featcache.errors import FeatcacheError, OutputError
 
 if TYPE_CHECKING:
-    from featcache.model import Prediction
+    from featcache.model import Model, Prediction
 
 _T = TypeVar("_T")
 
@@ -235,7 +235,8 @@ def predict(
         typer.Option(
             metavar="FILE.png",
             help="Draw up to 25 photos with their predicted classes. If a photo's folder has the name of a "
-            "class, that is taken as its label: correct is green, wrong is red.",
+            "class, that is taken as its label: correct is green, wrong is red. Photos that the model was "
+            "trained on are marked.",
         ),
     ] = None,
     wrong_first: Annotated[
@@ -283,7 +284,7 @@ def predict(
         print_text(tables.predictions_table(predictions, top))
     if all(one.label is None for one in predictions):
         raise FeatcacheError("none of the photos could be decoded")
-    _place(predictions, loaded.classes, grid, wrong_first, sort_into, as_json or as_csv)
+    _place(predictions, loaded, grid, wrong_first, sort_into, as_json or as_csv)
 
 
 def _check_places(grid: Path | None, sort_into: Path | None, images: Sequence[Path]) -> None:
@@ -300,7 +301,7 @@ def _check_places(grid: Path | None, sort_into: Path | None, images: Sequence[Pa
 
 def _place(
     predictions: "Sequence[Prediction]",
-    classes: tuple[str, ...],
+    model: "Model",
     grid: Path | None,
     wrong_first: bool,
     sort_into: Path | None,
@@ -311,7 +312,7 @@ def _place(
     if grid is not None:
         from featcache.report.grid import write_grid
 
-        picture = functools.partial(write_grid, predictions, classes, grid, wrong_first)
+        picture = functools.partial(write_grid, predictions, model.classes, grid, wrong_first, model.photos)
         if failures.of(picture, None):
             _say(f"Grid: {grid}", for_programs)
     if sort_into is not None:
@@ -328,6 +329,9 @@ def _say(text: str, for_programs: bool) -> None:
     from featcache.report.streams import printable
 
     typer.echo(printable(text), err=for_programs)
+
+
+app.command()(cli_evaluate.evaluate)
 
 
 @app.command()

@@ -12,10 +12,12 @@ LEVELS = {
     "__main__": 6,
     "cli": 5,
     "cli_cache": 5,
+    "cli_evaluate": 5,
     "cli_output": 5,
     "cli_recipe": 5,
     "report": 4,
     "exporting": 4,
+    "evaluating": 3,
     "extraction": 3,
     "train": 3,
     "training": 3,
@@ -47,6 +49,8 @@ LEVELS = {
 # Within a level a room may use these neighbours, and no others.
 NEIGHBOURS = {
     ("cli", "cli_cache"),
+    ("cli", "cli_evaluate"),
+    ("cli_evaluate", "cli_output"),
     ("cli", "cli_output"),
     ("cli", "cli_recipe"),
     ("report", "exporting"),
