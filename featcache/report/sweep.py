@@ -24,9 +24,7 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
     "=" marks trials that are tied with the best, ">" the recommended one. The table fits 80 columns: long
     parameters wrap.
     """
-    photos = {one.finished.outcome.scores["n"] for one in leaderboard.entries}
-    n = f" (n = {photos.pop():,})" if photos else ""
-    table = Table(title=f"sweep, scored on validation{n}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="sweep, scored on validation", title_justify="left", box=None, pad_edge=False)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("head", overflow="fold", max_width=14)
     shows_metric = leaderboard.metric != "accuracy"

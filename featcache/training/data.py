@@ -68,7 +68,7 @@ class TrainingData:
     def model_photos(self) -> ModelPhotos:
         """The photos that heads are fitted on, and those that only help to choose one."""
         digests = [self._digests_of.get(split, np.empty((0, 32), np.uint8)) for split in SPLITS[:2]]
-        if self._settings.folds is not None:
+        if self.scored.folds is not None:
             digests = [np.concatenate(digests), digests[1][:0]]
         return ModelPhotos.of(*digests)
 
