@@ -2,7 +2,7 @@
 
 from featcache.evaluation.bootstrap import intervals
 from featcache.evaluation.calibration_error import expected_calibration_error
-from featcache.evaluation.paired import mcnemar_exact
+from featcache.evaluation.paired import mcnemar_exact, paired_test
 from featcache.evaluation.scoring import full_scores, score_head, score_head_fully, scores
 from featcache.evaluation.wilson import wilson_interval
 
@@ -11,6 +11,7 @@ __all__ = [
     "full_scores",
     "intervals",
     "mcnemar_exact",
+    "paired_test",
     "score_head",
     "score_head_fully",
     "scores",

@@ -33,6 +33,26 @@ def check_labels(source: str, photos: Sequence[FoundPhoto], learned: Collection[
         )
 
 
+def check_weights(source: str, photos: Sequence[FoundPhoto], learned: Collection[str]) -> None:
+    """Raise a DataError for a class, or a split of the user's own, whose photos all have weight 0."""
+    if all(photo.weight for photo in photos):
+        return
+    labels, splits = {photo.label for photo in photos}, {photo.split for photo in photos}
+    count = [photo for photo in photos if photo.weight]
+    lost = sorted(labels - {photo.label for photo in count if photo.split in learned})
+    if lost:
+        raise DataError(
+            f"{source}: all photos of {some(lost)} to learn from have weight 0; give some of them a weight "
+            "above 0, or remove the class"
+        )
+    unscored = sorted(splits - {photo.split for photo in count})
+    if unscored:
+        raise DataError(
+            f"{source}: all photos of {some(unscored)} have weight 0; give some of them a weight above 0, or "
+            "remove the split"
+        )
+
+
 def warn_of_copies(rows: Sequence[ImageRow], notes: Notes) -> None:
     """Look for equal photos under two labels, or in two splits of the user's own division."""
     first: dict[bytes, ImageRow] = {}
@@ -81,6 +101,8 @@ def check_splits(
 ) -> None:
     """Refuse an empty split and a class that is not learned; note a class without photos elsewhere.
 
+    Photos of weight 0 do not count.
+
     Parameters
     ----------
     rows : sequence of ImageRow
@@ -97,7 +119,10 @@ def check_splits(
     ------
     DataError
     """
-    present = {split: {row.label for row in rows if row.split == split} for split in {*splits, *learned}}
+    present = {
+        split: {row.label for row in rows if row.split == split and row.weight > 0}
+        for split in {*splits, *learned}
+    }
     for split in splits:
         if not present[split]:
             instead = ", or use --folds (data.folds) in place of it" if split == "validation" else ""

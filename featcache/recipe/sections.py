@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from featcache.recipe.grouping import GroupRule
 from featcache.recipe.names import check_head_name
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
@@ -90,6 +91,7 @@ class DataSettings(Section):
     With ``rehash`` all photos are read again in every command: for network file systems whose times of files
     cannot be relied on.
     With ``skip_missing`` photos of a manifest that do not exist are skipped and listed like unreadable ones.
+    ``group`` says which photos must not be divided, see `featcache.recipe.grouping.GroupRule`.
     """
 
     root: PlainPath | None = None
@@ -105,6 +107,7 @@ class DataSettings(Section):
     rehash: StrictBool = False
     skip_missing: StrictBool = False
     folds: Annotated[int, Field(ge=2, le=100, strict=True)] | None = None
+    group: GroupRule | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -114,6 +117,10 @@ class DataSettings(Section):
             raise ValueError(f"give exactly one of root, manifest or train; found {found}")
         if self.train is None and (self.validation or self.test):
             raise ValueError("validation and test folders go with train = FOLDER")
+        if self.manifest is not None and self.group == "folder":
+            raise ValueError(
+                'group = "folder" goes with class folders; give the manifest a column group, or a pattern'
+            )
         return self
 
 
