@@ -85,12 +85,20 @@ def heads(
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the best head's scores by class.")] = False,
     plots: Annotated[bool, typer.Option("--plots", help="Draw the learning curves of Dense heads.")] = False,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Say what twice as many training photos would give.")
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Show the spread of Dense heads over this number of seeds, such as 5."),
+    ] = None,
     profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
     """Stage 2: train and score the recipe's heads; runs stage 1 first if needed."""
     recipe = load(more={"data.folds": folds})
     recipe = recipe.with_heads(head) if head else recipe
+    more = cli_evaluate.More(recipe, learning_curve, seeds)
     with working(as_json) as (reporter, out):
         from featcache.report import plots as pictures
         from featcache.training import train_heads
@@ -99,15 +107,17 @@ def heads(
         failures = Failures(training)
         draw = functools.partial(pictures.write_curves_of_heads, training)
         curves = failures.of(draw, list[Path]()) if plots else []
+        more.measure(training.extraction, reporter, failures)
     if as_json:
         shown = {"curves": list(map(str, curves))} if plots else {}
-        print_json(training.to_json() | shown, out)
+        print_json(training.to_json() | shown | more.to_json(), out)
     else:
         from featcache.report import tables
 
         print_training(training, profile)
         print_text(*(f"Learning curves: {path}" for path in curves))
         print_text(*(part for table in tables.details_tables(training) if details for part in ("", table)))
+        print_text(*more.parts())
     failures.raise_if_any()
 
 

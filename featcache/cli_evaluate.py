@@ -1,14 +1,20 @@
-"""The command evaluate."""
+"""The command evaluate, and what the command heads measures on request."""
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featcache.cli_output import Failures, print_json, print_text, working
 
 if TYPE_CHECKING:
+    from featcache.evaluating.seeds import SeedSpread
     from featcache.evaluating.stage import Evaluation
+    from featcache.evaluation.learning_curve import LearningCurve
+    from featcache.extraction.stage import Extraction
+    from featcache.recipe import Recipe
+    from featcache.reporter import Reporter
 
 
 def evaluate(
@@ -89,3 +95,67 @@ def _print(result: "Evaluation") -> None:
         print_text("", tables.reliability_table(result))
     if result.mistakes:
         print_text("", tables.mistakes_table(result))
+
+
+class More:
+    """The learning curve and the spread over seeds of ``featcache heads``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    curve : bool
+        Whether the learning curve is asked for.
+    seeds : int or None
+        The number of seeds, where their spread is asked for.
+
+    Raises
+    ------
+    RecipeError
+        There are no Dense heads for the seeds.
+    """
+
+    def __init__(self, recipe: "Recipe", curve: bool, seeds: int | None) -> None:
+        self._recipe, self._asks_for_curve, self._seeds = recipe, curve, seeds
+        self._curve: LearningCurve | None = None
+        self._spreads: list[SeedSpread] = []
+        self._files: list[Path] = []
+        if seeds is not None:
+            from featcache.evaluating.seeds import check_seeds
+
+            check_seeds(recipe, seeds)
+
+    def measure(self, extraction: "Extraction", reporter: "Reporter", failures: Failures) -> None:
+        """Measure what was asked for; one that fails does not stop the other."""
+        if self._asks_for_curve:
+            from featcache.evaluating.curve import curve_of_run
+            from featcache.report.learning_curve import write_curve
+
+            self._curve = failures.of(lambda: curve_of_run(extraction, self._recipe, reporter), None)
+            if (curve := self._curve) is not None:
+                self._files = failures.of(lambda: write_curve(curve, extraction.run), list[Path]())
+        if (seeds := self._seeds) is not None:
+            from featcache.evaluating.seeds import spread_over_seeds
+
+            work = functools.partial(spread_over_seeds, extraction, self._recipe, seeds, reporter)
+            self._spreads = failures.of(work, list["SeedSpread"]())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was measured as JSON-ready data."""
+        found: dict[str, Any] = {}
+        if self._asks_for_curve:
+            found["learning_curve"] = None if self._curve is None else self._curve.to_json()
+        if self._seeds is not None:
+            found["seeds"] = [one.to_json() for one in self._spreads]
+        return found
+
+    def parts(self) -> list[Any]:
+        """Return what was measured as texts and tables."""
+        from featcache.report import learning_curve as tables
+
+        parts: list[Any] = []
+        if self._curve is not None:
+            parts += ["", *tables.curve_parts(self._curve)]
+            parts += [f"Learning curve: {path}" for path in self._files[1:]]
+        if self._spreads:
+            parts += ["", *tables.seeds_parts(self._spreads)]
+        return parts

@@ -54,6 +54,8 @@ NEIGHBOURS = {
     ("cli", "cli_output"),
     ("cli", "cli_recipe"),
     ("report", "exporting"),
+    ("evaluating", "extraction"),
+    ("evaluating", "training"),
     ("finetuning", "extraction"),
     ("finetuning", "training"),
     ("search", "extraction"),
