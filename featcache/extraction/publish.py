@@ -89,11 +89,9 @@ def findings_in_pictures(table: ImageTable, extracted: Extracted, base_store: Ba
 
 
 def _classes_by_split(rows: Iterable[ImageRow]) -> dict[str, set[str]]:
-    """Return the classes with photos that count, those of weight above 0."""
     labels: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        if row.weight > 0:
-            labels[row.split].add(row.label)
+        labels[row.split].add(row.label)
     return labels
 
 

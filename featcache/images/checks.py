@@ -33,24 +33,35 @@ def check_labels(source: str, photos: Sequence[FoundPhoto], learned: Collection[
         )
 
 
-def check_weights(source: str, photos: Sequence[FoundPhoto], learned: Collection[str]) -> None:
-    """Raise a DataError for a class, or a split of the user's own, whose photos all have weight 0."""
-    if all(photo.weight for photo in photos):
-        return
-    labels, splits = {photo.label for photo in photos}, {photo.split for photo in photos}
-    count = [photo for photo in photos if photo.weight]
-    lost = sorted(labels - {photo.label for photo in count if photo.split in learned})
+def without_weight_zero(
+    source: str, photos: list[FoundPhoto], learned: Collection[str], notes: Notes
+) -> list[FoundPhoto]:
+    """Leave out the photos of weight 0, which is noted.
+
+    Raises
+    ------
+    DataError
+        Nothing would be left of a class to learn from, or of a split of the user's own.
+    """
+    kept = [photo for photo in photos if photo.weight]
+    if len(kept) == len(photos):
+        return photos
+    lost = sorted({photo.label for photo in photos} - {one.label for one in kept if one.split in learned})
     if lost:
         raise DataError(
             f"{source}: all photos of {some(lost)} to learn from have weight 0; give some of them a weight "
             "above 0, or remove the class"
         )
-    unscored = sorted(splits - {photo.split for photo in count})
+    unscored = sorted({photo.split for photo in photos} - {photo.split for photo in kept})
     if unscored:
         raise DataError(
             f"{source}: all photos of {some(unscored)} have weight 0; give some of them a weight above 0, or "
             "remove the split"
         )
+    paths = tuple(photo.path for photo in photos if not photo.weight)
+    text = f"{len(paths):,} photos of weight 0 are left out, for example {paths[0]}."
+    notes.findings.append(Finding("weight_zero", paths, text))
+    return kept
 
 
 def warn_of_copies(rows: Sequence[ImageRow], notes: Notes) -> None:
@@ -101,8 +112,6 @@ def check_splits(
 ) -> None:
     """Refuse an empty split and a class that is not learned; note a class without photos elsewhere.
 
-    Photos of weight 0 do not count.
-
     Parameters
     ----------
     rows : sequence of ImageRow
@@ -119,10 +128,7 @@ def check_splits(
     ------
     DataError
     """
-    present = {
-        split: {row.label for row in rows if row.split == split and row.weight > 0}
-        for split in {*splits, *learned}
-    }
+    present = {split: {row.label for row in rows if row.split == split} for split in {*splits, *learned}}
     for split in splits:
         if not present[split]:
             instead = ", or use --folds (data.folds) in place of it" if split == "validation" else ""

@@ -97,7 +97,7 @@ def keep_in_train(
     """Give train a photo of every class that the draws left without one: its photo with the lowest draw.
 
     All copies of the photo, and all photos of its group, move with it. A photo that is moved stays there when
-    photos are added, unless the class gets another photo in train. A photo of weight 0 does not count.
+    photos are added, unless the class gets another photo in train.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def keep_in_train(
     broken : collection of bytes
         Digests of photos that cannot be used.
     """
-    sound = [row for row in rows if row.weight > 0 and row.digest not in broken]
+    sound = [row for row in rows if row.digest not in broken]
     usable = {row.label for row in sound if row.split == "train"}
     candidates = [row for row in sound if row.split in drawn and row.label not in usable]
     if not candidates:

@@ -24,6 +24,7 @@ Kind = Literal[
     "copies_across_splits",
     "not_grouped",
     "joined_groups",
+    "weight_zero",
     "groups_across_splits",
     "class_missing",
     "broken_in_train",

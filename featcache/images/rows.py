@@ -21,7 +21,7 @@ class FoundPhoto:
     group : str
         Name of the photos that must not be divided, such as those of one animal; empty for a photo by itself.
     weight : float
-        Its sample weight, 0 or more.
+        Its sample weight; photos of weight 0 are left out.
     """
 
     path: str

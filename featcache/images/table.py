@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from featcache.errors import ImageError
-from featcache.images.checks import check_labels, check_splits, check_weights, warn_of_copies
+from featcache.images.checks import check_labels, check_splits, warn_of_copies, without_weight_zero
 from featcache.images.division import divide, drawn_splits, keep_in_train, learned_splits, used_splits
 from featcache.images.findings import Finding
 from featcache.images.groups import check_groups, grouped_by_pattern, with_joined_groups
@@ -52,7 +52,7 @@ def find_photos(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
     photos = unify_labels(photos, learned, notes)
     check_labels(_source(settings), photos, learned)
     note_joined_labels({photo.label for photo in photos}, notes)
-    check_weights(_source(settings), photos, learned)
+    photos = without_weight_zero(_source(settings), photos, learned, notes)
     check_groups(_source(settings), photos, settings, notes)
     return photos
 

@@ -217,14 +217,3 @@ def test_a_class_whose_photos_in_train_are_broken_gets_a_whole_group(tmp_path):
     assert [finding.kind for finding in kept.findings] == ["broken_in_train"]
     assert len(moved) == 3
     assert len({row.group for row in moved}) == 1
-
-
-def test_a_photo_of_weight_0_teaches_no_class():
-    rows = [
-        ImageRow("1", "a", "", digest_of(b"1"), "p", 0.0),
-        ImageRow("2", "a", "", digest_of(b"2"), "q", 1.0),
-        ImageRow("3", "b", "", digest_of(b"3"), "r", 1.0),
-    ]
-    for seed in range(20):
-        drawn = divide(rows, {""}, DataSettings(root="x", split=SplitShares(**HALVES), seed=seed))
-        assert [row.split for row in drawn[1:]] == ["train", "train"]

@@ -277,17 +277,14 @@ def test_other_columns_are_named(tmp_path):
 
 
 def test_groups_and_weights_of_a_manifest(tmp_path):
-    put(tmp_path, "1", "2", "3")
-    text = "path,label,Weight,GROUP\n1,a,0.5,Zo\u00eb\n2,b,1e3,Zoe\u0308\n3,b,0, \n"
+    put(tmp_path, *"1234")
+    text = "path,label,Weight,GROUP\n1,a,0.5,Zo\u00eb\n2,b,1e3,Zoe\u0308\n3,b,2, \n4,b,0,z\n"
     table = table_of(manifest=manifest(tmp_path, text), split=ALL_TRAIN)
     # two forms of Unicode are one group
-    assert [(row.group, row.weight) for row in table.rows] == [
-        ("Zo\u00eb", 0.5),
-        ("Zo\u00eb", 1e3),
-        ("", 0.0),
-    ]
-    assert kinds(table) == ["not_grouped"]
-    assert "1 of 3 photos have no group" in table.warnings[0]
+    assert [(row.group, row.weight) for row in table.rows] == [("Zo\u00eb", 0.5), ("Zo\u00eb", 1e3), ("", 2)]
+    assert kinds(table) == ["weight_zero", "not_grouped"]
+    assert "1 photos of weight 0 are left out, for example " in table.warnings[0]
+    assert "1 of 3 photos have no group" in table.warnings[1]
 
 
 def test_columns_that_may_be_groups_and_weights_are_named(tmp_path):
