@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featcache.errors import DataError, did_you_mean
@@ -24,7 +24,7 @@ class LabelledPhotos:
     Attributes
     ----------
     photos : dict of str to FoundPhoto
-        By path. Labels are classes of the model.
+        By path. Labels are classes of the model, and weights above 0.
     two_labels : tuple of str
         Paths that are listed with two labels, and are not in `photos`.
     unknown : dict of str to int
@@ -63,6 +63,8 @@ def find_labelled(source: Path, classes: Sequence[str], skip_unknown: bool = Fal
     """
     notes = Notes()
     found = _in_folder(source, classes, notes) if source.is_dir() else _in_manifest(source, notes)
+    weightless = sum(not photo.weight for photo in found)
+    found = [photo for photo in found if photo.weight]
     meant = _meanings({photo.label for photo in found}, classes)
     unknown = Counter(photo.label for photo in found if photo.label not in meant)
     if unknown and not (skip_unknown and meant):
@@ -72,7 +74,7 @@ def find_labelled(source: Path, classes: Sequence[str], skip_unknown: bool = Fal
         if photo.label in meant:
             by_path[photo.path].setdefault(meant[photo.label], photo)
     photos = {
-        path: _labelled(label, photo)
+        path: replace(photo, label=label)
         for path, labels in by_path.items()
         if len(labels) == 1
         for label, photo in labels.items()
@@ -82,12 +84,12 @@ def find_labelled(source: Path, classes: Sequence[str], skip_unknown: bool = Fal
         tuple(path for path, labels in by_path.items() if len(labels) > 1),
         unknown,
         tuple(notes.unreadable),
-        (*(finding.text for finding in notes.findings), *_note_spellings(meant)),
+        (
+            *(finding.text for finding in notes.findings),
+            *_note_spellings(meant),
+            *([f"{weightless:,} photos of weight 0 are left out."] if weightless else []),
+        ),
     )
-
-
-def _labelled(label: str, photo: FoundPhoto) -> FoundPhoto:
-    return FoundPhoto(photo.path, label, photo.split)
 
 
 def _in_folder(folder: Path, classes: Sequence[str], notes: Notes) -> list[FoundPhoto]:

@@ -16,6 +16,7 @@ from featcache.evaluating.labelled import LabelledPhotos, find_labelled
 from featcache.evaluation.reliability import reliability
 from featcache.evaluation.scoring import full_scores, predictions_of
 from featcache.featurize import Batch, Photo, featurize
+from featcache.images.rows import FoundPhoto
 from featcache.images.views import View
 from featcache.model import Model
 from featcache.reporter import SILENT, Reporter
@@ -134,7 +135,8 @@ def evaluate(
 
     Every photo is read once. Features are not written to the store. Photos that the model was trained on are
     recognised by their bytes and left out. Of photos with the same bytes one is scored; where their labels
-    differ, none.
+    differ, none. A manifest's columns ``weight`` and ``group`` are used as in training: photos of weight 0
+    are left out, and intervals resample groups. Reliability and mistakes are of photos, whatever their weight.
 
     Parameters
     ----------
@@ -164,7 +166,8 @@ def evaluate(
     if not len(rows):
         raise DataError(_nothing_left(os.fspath(source), found, predicted, two_labels))
     y, probabilities, labels, classes, decision = predicted.arguments(rows)
-    scores = full_scores(y, probabilities, labels, classes, decision)
+    weights, groups = _weights_and_groups([found.photos[predicted.paths[row]] for row in rows])
+    scores = full_scores(y, probabilities, labels, classes, decision, weights=weights, groups=groups)
     for one in scores["per_class"]:
         one["class"] = model.classes[one["class"]]
     photos = model.photos
@@ -266,6 +269,18 @@ def _different(
     differs = labels != labels[first[photo]]
     contradictory = np.isin(photo, photo[differs])
     return np.setdiff1d(first, np.flatnonzero(contradictory)), np.flatnonzero(contradictory)
+
+
+def _weights_and_groups(
+    photos: Sequence[FoundPhoto],
+) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
+    """Return the weights of photos and, where there are any, the numbers of their groups."""
+    weights = np.array([photo.weight for photo in photos])
+    if not any(photo.group for photo in photos):
+        return weights, None
+    numbers: dict[tuple[str, str], int] = {}
+    keys = ((photo.group, "" if photo.group else photo.path) for photo in photos)
+    return weights, np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _nothing_left(

@@ -123,6 +123,24 @@ def test_a_manifest_and_a_head_without_probabilities(trained, new):
     assert all(one.probability is None for one in found.mistakes)
 
 
+def test_weights_and_groups_of_a_manifest_are_used(model, new):
+    paths = sorted(new.glob("*/*"))
+    plain = fc.evaluate(model, new)
+    right = {path: plain.labels[row] == plain.predicted[row] for row, path in enumerate(plain.paths)}
+    weights = [0 if number == 0 else 1 + number for number in range(len(paths))]
+    lines = [f"{path},{path.parent.name},{weight},g{number // 4}" for number, (path, weight) in
+             enumerate(zip(paths, weights, strict=True))]  # fmt: skip
+    (new / "list.csv").write_text("\n".join(["path,label,weight,group", *lines]))
+    found = fc.evaluate(model, new / "list.csv")
+    assert found.scores["n"] == len(paths) - 1
+    expected = np.average([right[str(path)] for path in paths], weights=weights)
+    assert found.scores["accuracy"] == pytest.approx(expected)
+    assert found.scores["accuracy_high"] - found.scores["accuracy_low"] > 0
+    alone = [line.rsplit(",", 1)[0] for line in lines]
+    (new / "alone.csv").write_text("\n".join(["path,label,weight", *alone]))
+    assert fc.evaluate(model, new / "alone.csv").scores["accuracy_low"] != found.scores["accuracy_low"]
+
+
 class _Decisions:
     """A head with decision values and no probabilities."""
 
