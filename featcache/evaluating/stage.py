@@ -136,7 +136,8 @@ def evaluate(
     Every photo is read once. Features are not written to the store. Photos that the model was trained on are
     recognised by their bytes and left out. Of photos with the same bytes one is scored; where their labels
     differ, none. A manifest's columns ``weight`` and ``group`` are used as in training: photos of weight 0
-    are left out, and intervals resample groups. Reliability and mistakes are of photos, whatever their weight.
+    are left out, and intervals resample groups. Reliability and mistakes are those of photos, whatever their
+    weight.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """A learning curve trains on nested parts of whole groups and scores them on the same photos."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,9 +70,8 @@ def test_parts_of_a_draw_are_nested_and_hold_the_same_share_of_each_class():
     Recorder.seen = []
     learning_curve(Recorder, photos(80), photos(20, seed=1), draws=2)
     seen = Recorder.seen
-    assert [counts.tolist() for _, counts in seen] == [[5, 5]] * 2 + [[10, 10]] * 2 + [[20, 20]] * 2 + [
-        [40, 40]
-    ]
+    expected = [[5, 5]] * 2 + [[10, 10]] * 2 + [[20, 20]] * 2 + [[40, 40]]
+    assert [counts.tolist() for _, counts in seen] == expected
     by_size = {len(values): values for values, _ in seen[:1] + seen[6:]}
     assert set(by_size[10]) < set(by_size[80])
 
@@ -83,7 +84,7 @@ def test_no_group_is_divided_and_parts_grow(seed, classes, n):
     groups = rng.integers(0, 12, n) * classes + y
     train = Scored(np.zeros((n, 1), np.float32), y, groups)
     parts = module._nested_parts(train, np.arange(n), module.FRACTIONS, rng)
-    for smaller, larger in zip(parts, parts[1:], strict=False):
+    for smaller, larger in pairwise(parts):
         assert set(smaller) <= set(larger)
     for part in parts:
         chosen = set(groups[part])
@@ -122,7 +123,7 @@ def test_sizes_at_which_the_head_cannot_be_trained_are_said():
     curve = learning_curve(Needs40, photos(100), photos(50, seed=1))
     assert [one.split(":")[0] for one in curve.skipped] == ["12% (14 photos)", "25% (26 photos)"]
     assert curve.error_forecast is None
-    with pytest.raises(TrainingError, match="at any size; .*: 40 rows are needed"):
+    with pytest.raises(TrainingError, match=r"at any size; .*: 40 rows are needed"):
         learning_curve(Needs40, photos(30), photos(50, seed=1))
 
 
