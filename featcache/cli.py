@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from featcache import cli_cache
+from featcache import cli_cache, cli_evaluate
 from featcache.cli_output import (
     Failures,
     print_extraction,
@@ -25,7 +25,7 @@ from featcache.cli_recipe import Load, takes_recipe
 from featcache.errors import FeatcacheError, OutputError
 
 if TYPE_CHECKING:
-    from featcache.model import Prediction
+    from featcache.model import Model, Prediction
 
 _T = TypeVar("_T")
 
@@ -85,12 +85,20 @@ def heads(
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the best head's scores by class.")] = False,
     plots: Annotated[bool, typer.Option("--plots", help="Draw the learning curves of Dense heads.")] = False,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Say what twice as many training photos would give.")
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Show the spread of Dense heads over this number of seeds, such as 5."),
+    ] = None,
     profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
     """Stage 2: train and score the recipe's heads; runs stage 1 first if needed."""
     recipe = load(more={"data.folds": folds})
     recipe = recipe.with_heads(head) if head else recipe
+    more = cli_evaluate.More(recipe, learning_curve, seeds)
     with working(as_json) as (reporter, out):
         from featcache.report import plots as pictures
         from featcache.training import train_heads
@@ -99,15 +107,17 @@ def heads(
         failures = Failures(training)
         draw = functools.partial(pictures.write_curves_of_heads, training)
         curves = failures.of(draw, list[Path]()) if plots else []
+        more.measure(training.extraction, reporter, failures)
     if as_json:
         shown = {"curves": list(map(str, curves))} if plots else {}
-        print_json(training.to_json() | shown, out)
+        print_json(training.to_json() | shown | more.to_json(), out)
     else:
         from featcache.report import tables
 
         print_training(training, profile)
         print_text(*(f"Learning curves: {path}" for path in curves))
         print_text(*(part for table in tables.details_tables(training) if details for part in ("", table)))
+        print_text(*more.parts())
     failures.raise_if_any()
 
 
@@ -235,7 +245,8 @@ def predict(
         typer.Option(
             metavar="FILE.png",
             help="Draw up to 25 photos with their predicted classes. If a photo's folder has the name of a "
-            "class, that is taken as its label: correct is green, wrong is red.",
+            "class, that is taken as its label: correct is green, wrong is red. Photos that the model was "
+            "trained on are marked.",
         ),
     ] = None,
     wrong_first: Annotated[
@@ -283,7 +294,7 @@ def predict(
         print_text(tables.predictions_table(predictions, top))
     if all(one.label is None for one in predictions):
         raise FeatcacheError("none of the photos could be decoded")
-    _place(predictions, loaded.classes, grid, wrong_first, sort_into, as_json or as_csv)
+    _place(predictions, loaded, grid, wrong_first, sort_into, as_json or as_csv)
 
 
 def _check_places(grid: Path | None, sort_into: Path | None, images: Sequence[Path]) -> None:
@@ -300,7 +311,7 @@ def _check_places(grid: Path | None, sort_into: Path | None, images: Sequence[Pa
 
 def _place(
     predictions: "Sequence[Prediction]",
-    classes: tuple[str, ...],
+    model: "Model",
     grid: Path | None,
     wrong_first: bool,
     sort_into: Path | None,
@@ -311,7 +322,7 @@ def _place(
     if grid is not None:
         from featcache.report.grid import write_grid
 
-        picture = functools.partial(write_grid, predictions, classes, grid, wrong_first)
+        picture = functools.partial(write_grid, predictions, model.classes, grid, wrong_first, model.photos)
         if failures.of(picture, None):
             _say(f"Grid: {grid}", for_programs)
     if sort_into is not None:
@@ -328,6 +339,9 @@ def _say(text: str, for_programs: bool) -> None:
     from featcache.report.streams import printable
 
     typer.echo(printable(text), err=for_programs)
+
+
+app.command()(cli_evaluate.evaluate)
 
 
 @app.command()

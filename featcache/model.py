@@ -28,6 +28,7 @@ from featcache.files import write_bytes_whole
 from featcache.images.memory import is_array
 from featcache.inputs import checked_array, photos_of
 from featcache.model_files import HeadFile, ModelFiles, read_model, write_model, write_packed
+from featcache.model_photos import PHOTOS_FILE, ModelPhotos
 from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -93,6 +94,8 @@ class Model:
         On validation and, for the best head of a run, on test.
     cache : Path, optional
         The store that keeps the base's converted network; without it the base is built anew.
+    photos : ModelPhotos, optional
+        The photos that it was trained on and chosen on; None where that is not known.
     """
 
     def __init__(
@@ -104,7 +107,9 @@ class Model:
         head: Any,
         scores: dict[str, Any],
         cache: Path | None = None,
+        photos: ModelPhotos | None = None,
     ) -> None:
+        self.photos = photos
         self.name, self.classes, self.settings, self.spec, self.scores = name, classes, settings, spec, scores
         self.cache = default_cache() if cache is None else cache
         self._head = head
@@ -160,6 +165,8 @@ class Model:
         def save_parts(aside: Path) -> str:
             if self._network is not None:
                 write_bytes_whole(aside / NETWORK_FILE, self._network)
+            if self.photos is not None:
+                write_bytes_whole(aside / PHOTOS_FILE, self.photos.to_bytes())
             return save_head(self.head, aside)
 
         write_model(folder, facts, save_parts)
@@ -234,7 +241,8 @@ class Model:
         settings = facts.settings if weights is None else with_weights(facts.settings, os.fspath(weights))
         if facts.network is not None:
             settings = settings.model_copy(update={"engine": "auto"})
-        model = cls(facts.name, facts.classes, settings, facts.spec, facts.head, facts.scores, facts.cache)
+        known = facts.name, facts.classes, settings, facts.spec, facts.head, facts.scores
+        model = cls(*known, facts.cache, photos=facts.photos)
         model._own_cache = default_cache() if cache is None else Path(cache)
         model._files, model._network = facts.files, facts.network
         model._check_head(path)

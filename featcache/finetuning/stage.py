@@ -29,6 +29,7 @@ from featcache.heads.dense.head import DenseHead
 from featcache.heads.dense.training import glorot_uniform
 from featcache.heads.keras_head import KerasHead
 from featcache.model import Model
+from featcache.model_photos import ModelPhotos
 from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FINETUNE_FOLDER, FINETUNED, HISTORY_FILE, model_folder
@@ -175,7 +176,8 @@ def _finetune(
         history = _train(recipe, top, feeds, key, reporter)
         seconds = time.monotonic() - started
         spec, tuned = BaseSpec.from_json(features.base), top.classifier(history.per_epoch)
-        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
+        photos = ModelPhotos.of(features["train"].digests, features["validation"].digests)
+        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache, photos)
         result, predictions = _scored(model, features, recipe.run, seconds)
         looks = _test_looks(features, history.epochs if score_epochs else 0)
     predictions = replace(predictions, data=training.results.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -26,7 +26,7 @@ def heads_table(training: Training) -> Table:
     table = Table(title=f"heads, {title}", title_justify="left", box=None, pad_edge=False)
     table.add_column("head")
     spread = ["of a fold"] if folds else []
-    for name in ("accuracy", *spread, "95% interval", "balanced", "macro F1", "log loss", "AUC", "fit"):
+    for name in ("accuracy", *spread, "95% interval", "n", "balanced", "macro F1", "log loss", "AUC", "fit"):
         table.add_column(name, justify="right")
     for head in training.heads:
         best = head.name == training.best
@@ -51,7 +51,8 @@ def _head_row(head: HeadResult) -> list[str]:
         head.name,
         percent(scores["accuracy"]),
         *([f"± {percent(folds['standard_deviation'])}"] if folds else []),
-        f"{percent(scores['accuracy_low'])} – {percent(scores['accuracy_high'])}",
+        interval_of(scores, "accuracy"),
+        f"{scores['n']:,}",
         percent(scores["balanced_accuracy"]),
         number(scores["macro_f1"]),
         number(scores["log_loss"]),
@@ -126,7 +127,7 @@ def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:
 
 
 def classes_table(scores: dict[str, Any], classes: Sequence[str] | None = None) -> Table:
-    """Return one row per class with its photos, precision, recall and F1.
+    """Return one row per class with its photos, precision, recall with its 95% interval, and F1.
 
     Parameters
     ----------
@@ -143,14 +144,32 @@ def classes_table(scores: dict[str, Any], classes: Sequence[str] | None = None) 
     title = f"scores by class{_selection(scores)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
-    for name in ("photos", "precision", "recall", "F1"):
+    for name in ("n", "precision", "recall", "95% interval", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     for i in _shown_classes(scores):
         one = scores["per_class"][i]
         name = str(one["class"] if classes is None else classes[i])
-        shares = percent(one["precision"]), percent(one["recall"]), number(one["f1"])
+        shares = percent(one["precision"]), percent(one["recall"]), _recall_interval(one), number(one["f1"])
         table.add_row(_one_line(f"{i + 1} {name}"), f"{one['n']:,}", *shares)
     return table
+
+
+def _recall_interval(one: dict[str, Any]) -> str:
+    """Return the interval of a class's recall, of scores of earlier versions by Wilson's formula."""
+    if one["recall"] is None:
+        return "–"
+    if "recall_low" in one:
+        return interval_of(one, "recall")
+    from featcache.evaluation.wilson import wilson_interval  # predict needs neither SciPy nor scikit-learn
+
+    low, high = wilson_interval(round(one["recall"] * one["n"]), one["n"])
+    return f"{percent(low)} – {percent(high)}"
+
+
+def interval_of(scores: Mapping[str, Any], name: str) -> str:
+    """Format the 95% interval of a score that is a fraction."""
+    low, high = scores[f"{name}_low"], scores[f"{name}_high"]
+    return "–" if low is None else f"{percent(low)} – {percent(high)}"
 
 
 _MOST_CLASSES = 10

@@ -14,6 +14,8 @@ from featcache.bases.spec import BaseSpec
 from featcache.evaluation.choosing import FOLDS, Comparison, comparison_for
 from featcache.evaluation.folds import draw_folds
 from featcache.extraction.stage import Extraction
+from featcache.images.rows import SPLITS
+from featcache.model_photos import ModelPhotos
 from featcache.recipe import Recipe
 from featcache.run.predictions import ScoredRows
 from featcache.store.feature_file import Features
@@ -70,6 +72,7 @@ class TrainingData:
             self.sampling_of_all = Sampling.of(_learned(features))
             if self.comparison.folds is not None:
                 self.sampling["train"] = self.scored_sampling
+            self._digests_of = {split: features[split].digests for split in features.splits}
 
     @cached_property
     def rows(self) -> dict[str, Rows]:
@@ -82,6 +85,14 @@ class TrainingData:
                 del rows["validation"]
                 rows["train"] = np.concatenate([rows["train"][0], X]), np.concatenate([rows["train"][1], y])
         return rows
+
+    @cached_property
+    def model_photos(self) -> ModelPhotos:
+        """The photos that heads are fitted on, and those that only help to choose one."""
+        digests = [self._digests_of.get(split, np.empty((0, 32), np.uint8)) for split in SPLITS[:2]]
+        if self.scored.folds is not None:
+            digests = [np.concatenate(digests), digests[1][:0]]
+        return ModelPhotos.of(*digests)
 
     @cached_property
     def scored(self) -> ScoredRows:

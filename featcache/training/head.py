@@ -68,7 +68,8 @@ def train_head(
     except ClassifierError as error:
         raise TrainingError(f"it cannot be trained on these features: {error}") from error
     name_classes(scores, data.classes)
-    model = Model(name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache)
+    known = name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache
+    model = Model(*known, photos=data.model_photos)
     key = trained_from(settings, recipe.seed)
     result = HeadResult(name, seconds, scores, None, model_folder(recipe.run, name), key)
     return TrainedHead(model, result, predictions)
