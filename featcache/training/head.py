@@ -22,6 +22,7 @@ from featcache.heads.calibration import calibrated
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.dense.training import tensorflow_loaded
 from featcache.heads.estimators import build_head
+from featcache.heads.vector_head import VectorHead, groups_of
 from featcache.model import Model
 from featcache.recipe import HeadSettings, Recipe
 from featcache.reporter import Reporter
@@ -77,12 +78,14 @@ def _fit(head: Any, settings: HeadSettings, data: TrainingData, reporter: Report
     """Fit `head` in place and return the seconds that it took.
 
     A Dense head trains on one view of each photo in an epoch. Other heads have no epochs and train on all
-    views.
+    views; those that cross-validate keep the views of a photo together.
     """
     extra: dict[str, Any] = {}
     if isinstance(head, DenseHead):
         tensorflow_loaded()  # its import is no part of the training
         extra = {"validation_data": data.rows.get("validation"), "views": data.views}
+    elif isinstance(head, VectorHead):
+        extra = {"groups": groups_of(len(data.rows["train"][1]), data.views)}
     X, y = data.rows["train"]
     started = time.monotonic()
     with collected_warnings() as warned:
