@@ -212,7 +212,8 @@ class Problem:
         """Return the weighted sum of p (1 - p), the mean of the regressions and of the classes."""
         shares = np.exp(self.log_probabilities())
         spread = (shares * (1 - shares)).mean(axis=2) * self._weights
-        return max(float(spread.sum()) / self._shape[1], 1e-3)
+        mean = float(spread.sum() / self._weights.shape[1])
+        return max(mean, 1e-3)
 
 
 def losses_along(
