@@ -218,10 +218,12 @@ class AugmentSettings(Section):
 
 
 class HeadSettings(BaseModel):
-    """One head: ``type`` is "dense" or a scikit-learn classifier; further keys are its parameters.
+    """One head: ``type`` is one of featcache's own or of scikit-learn; further keys are its parameters.
 
     ``pooling``, ``pca`` (number of principal components of the pooled features) and ``scale`` come before the
-    classifier; ``calibrate`` calibrates its probabilities on the validation photos.
+    classifier; ``calibrate`` calibrates its probabilities on the validation photos. ``scale`` "l2" divides
+    each row by its length, "standard" (or true) each feature by its standard deviation, "none" (or false)
+    nothing.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -230,13 +232,20 @@ class HeadSettings(BaseModel):
     name: str | None = None
     pooling: Literal["flatten", "avg", "max"] = "flatten"
     pca: Annotated[int, Field(ge=1, strict=True)] | None = None
-    scale: StrictBool | Literal["auto"] = "auto"
+    scale: StrictBool | Literal["auto", "l2", "standard", "none"] = "auto"
     calibrate: Literal["none", "temperature"] = "none"
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of the classifier, by name."""
         return dict(self.model_extra or {})
+
+    @property
+    def scaling(self) -> str:
+        """The scaling as a word: "auto", "l2", "standard" or "none"."""
+        if isinstance(self.scale, bool):
+            return "standard" if self.scale else "none"
+        return self.scale
 
     @property
     def default_name(self) -> str:
@@ -249,9 +258,10 @@ class HeadSettings(BaseModel):
 
 
 DEFAULT_HEADS: tuple[dict[str, Any], ...] = (
-    {"type": "LogisticRegression", "C": 0.1, "max_iter": 1000},
-    {"type": "dense", "units": [], "epochs": 20, "learning_rate": 1e-3},
-    {"type": "dense", "units": [256], "dropout": 0.5, "epochs": 20, "learning_rate": 1e-3},
+    {"type": "logistic"},
+    {"type": "dense", "units": [256], "dropout": 0.5, "epochs": 50, "learning_rate": 1e-3},
+    {"type": "nearest-centroid"},
+    {"type": "nearest-neighbors"},
 )
 
 
@@ -363,7 +373,7 @@ _LEARNING: dict[str, Any] = {
 DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "logistic": {
         "type": "LogisticRegression",
-        "C": {"low": 1e-3, "high": 10.0, "log": True},
+        "C": {"low": 1e-4, "high": 10.0, "log": True},
         "max_iter": 1000,
     },
     "linear": {**_LEARNING, "units": []},

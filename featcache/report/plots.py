@@ -154,7 +154,8 @@ def _kept_epoch(head: Any, finetuning: History | None) -> int | None:
         return int(head.n_iter_) + finetuning.best_epoch
     if not hasattr(head, "best_epoch_"):
         return None
-    return int(head.best_epoch_ if head.early_stopping else head.n_iter_)
+    stopped = head.early_stopping and "val_loss" in head.history_
+    return int(head.best_epoch_ if stopped else head.n_iter_)
 
 
 def _scale(axes: Axes, measure: str, values: Sequence[float]) -> None:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.evaluation import scores as scores_of
 from featcache.evaluation.calls import call, collected_warnings, first_line
-from featcache.evaluation.fitting import fit_arguments
 from featcache.evaluation.folds import HeldOut, fit_on_folds
 from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.scoring import predictions_of
@@ -30,7 +29,7 @@ from featcache.recipe import HeadSettings
 from featcache.search.private import TerminatedWorkerError, loky_options
 from featcache.search.trial import Outcome, TrialRequest, pack
 from featcache.training import with_class_numbers
-from featcache.training.sampling import UNIFORM, Sampling
+from featcache.training.sampling import UNIFORM, Sampling, fit_options
 
 _FAILURES = (FeatcacheError, MemoryError)
 
@@ -167,7 +166,7 @@ def _fit_alone(job: Job, request: TrialRequest) -> Result:
             head = job.head(request.settings)
             columns = job.of_rows.columns
             if job.folds is None:
-                call(head.fit, *job.train, **fit_arguments(head, **columns))
+                call(head.fit, *job.train, **fit_options(head, job.of_rows))
             else:
                 folds = job.folds.repeat(job.views)
                 head = fit_on_folds(head, *job.train, folds, job.views, jobs=1, **columns)

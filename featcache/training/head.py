@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from featcache.errors import ClassifierError, RecipeError, TrainingError, did_you_mean
 from featcache.evaluation import full_scores
 from featcache.evaluation.calls import call, collected_warnings
-from featcache.evaluation.fitting import fit_arguments, takes_weights
-from featcache.evaluation.folds import HeldOut, cross_fit, cross_validate
+from featcache.evaluation.fitting import takes_weights
+from featcache.evaluation.folds import CrossValidation, HeldOut, cross_fit, cross_validate
 from featcache.evaluation.scoring import predictions_of
 from featcache.heads.calibration import calibrated
 from featcache.heads.dense.head import DenseHead
+from featcache.heads.dense.refit import refit_after_folds
 from featcache.heads.dense.training import tensorflow_loaded
 from featcache.heads.estimators import build_head
 from featcache.model import Model
@@ -30,6 +31,7 @@ from featcache.run.layout import curves_file, model_folder, out_of_fold_file
 from featcache.run.predictions import HeadPredictions
 from featcache.run.results import HeadResult
 from featcache.training.data import TrainingData
+from featcache.training.sampling import fit_options
 
 FEWEST_CALIBRATION_FOLDS = 3
 """With two, a class of three photos would leave one to calibrate on."""
@@ -63,7 +65,9 @@ def train_head(
             seconds = _fit(head, settings, data, reporter)
             head, scores, predictions = _scored(head, settings, data, reporter)
         else:
-            scores, predictions = _cross_validated(recipe, head, name, data)
+            found = _cross_validated(recipe, head, name, data)
+            scores, predictions = found.scores, _kept(found.predicted, found.probabilities)
+            head = refit_after_folds(head, found.fitted) if isinstance(head, DenseHead) else head
             seconds = _fit(head, settings, data, reporter)
     except ClassifierError as error:
         raise TrainingError(f"it cannot be trained on these features: {error}") from error
@@ -79,10 +83,10 @@ def _fit(head: Any, settings: HeadSettings, data: TrainingData, reporter: Report
     """Fit `head` in place and return the seconds that it took.
 
     A Dense head trains on one view of each photo in an epoch. Other heads have no epochs and train on all
-    views.
+    views; those that cross-validate keep the views of a photo together.
     """
     sampling = data.sampling["train"].of_views(data.views)
-    extra = fit_arguments(head, sampling.weights, sampling.groups)
+    extra = fit_options(head, sampling)
     if sampling.weights is not None and not takes_weights(head):
         reporter.note(
             f"head {settings.name!r}: {settings.type} takes no sample weights; it is trained without the "
@@ -144,16 +148,14 @@ def _cross_fitted(
         return None
 
 
-def _cross_validated(
-    recipe: Recipe, head: Any, name: str, data: TrainingData
-) -> tuple[dict[str, Any], HeadPredictions]:
+def _cross_validated(recipe: Recipe, head: Any, name: str, data: TrainingData) -> CrossValidation:
     X, y = data.rows["train"]
     folds = data.scored.folds
     assert folds is not None
     columns = data.sampling["train"].of_views(data.views).columns
     found = cross_validate(head, X, y, folds.repeat(data.views), data.views, **columns)
     found.write(out_of_fold_file(recipe.run, name), data.photos, data.scored.labels, data.classes)
-    return found.scores, _kept(found.predicted, found.probabilities)
+    return found
 
 
 def _kept(predicted: NDArray[Any], probabilities: NDArray[Any] | None) -> HeadPredictions:

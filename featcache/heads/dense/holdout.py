@@ -1,4 +1,4 @@
-"""Weights and groups of training rows, and the groups that early stopping holds out."""
+"""Weights and groups of training rows, and the rows that early stopping holds out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def held_out_groups(
+def draw_per_class(
+    labels: NDArray[np.int32], share: float, random: np.random.RandomState
+) -> NDArray[np.bool_]:
+    """Draw a share of the rows of each class, one at least and not all; of a class of one row none."""
+    drawn = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        drawn[rows[:count]] = True
+    return drawn
+
+
+def draw_groups(
     labels: NDArray[Any], groups: NDArray[Any], share: float, random: np.random.RandomState
 ) -> NDArray[np.bool_]:
     """Draw groups until they hold a share of the photos of every class.
@@ -28,11 +40,7 @@ def held_out_groups(
     Returns
     -------
     bool array of shape (n,)
-
-    Raises
-    ------
-    ValueError
-        No group can be held out.
+        No row where each group has all photos of a class.
     """
     names, of_row = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)
@@ -45,11 +53,6 @@ def held_out_groups(
         if (held < share * total)[has].all() and (held + counts[group] < total)[has].all():
             held += counts[group]
             chosen.append(group)
-    if not chosen:
-        raise ValueError(
-            "early_stopping can hold out no group, because each has all photos of a class; give fit "
-            "validation_data, or set early_stopping to False"
-        )
     return np.isin(of_row, chosen)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, compute_class_weight
 
 from featcache.errors import TrainingError
@@ -24,7 +24,7 @@ from featcache.heads.dense.feed import (
     view_count,
     weights_of,
 )
-from featcache.heads.dense.holdout import checked_groups, checked_weights, held_out_groups
+from featcache.heads.dense.holdout import checked_groups, checked_weights, draw_groups, draw_per_class
 from featcache.heads.dense.training import (
     Measures,
     Prune,
@@ -37,6 +37,9 @@ from featcache.heads.vectors import vectors_of
 
 MAX_MEMORY = 1 << 30
 """Bytes that features on disk may take in memory at once, unless the caller says otherwise."""
+
+FEWEST_TO_HOLD_OUT = 30
+"""With fewer photos none is held out for early stopping: three of them could not say when to stop."""
 
 
 class StackableHead(Protocol):
@@ -234,11 +237,30 @@ def _fit_stack(
         head._training_params(data.outputs == 1, data.class_weights(head, fold), fold)
         for head, fold in members
     ]
+    if feeds.validation is None and data.folds is None:
+        params = [replace(one, patience=None) for one in params]
+        _warn_of_all_epochs(members, data)
     results = train(start, feeds.train, feeds.validation, params, rng, prune, data.has_weights)
     for (head, _), result in zip(members, results, strict=True):
         if isinstance(result, Trained):
             head._keep(_on_features(result, feeds.projection), {**data.facts, "classes_": data.classes})
     return results
+
+
+def _warn_of_all_epochs(members: Sequence[_Member], data: _Data) -> None:
+    if any(head.early_stopping for head, _ in members):
+        if is_feature_source(data.features):
+            why = "the features are on disk"
+        elif data.groups is not None:
+            why = f"{data.photos:,} photos in these groups are few"
+        else:
+            why = f"{data.photos:,} photos are few"
+        warnings.warn(
+            f"early_stopping had no validation data, and {why} to hold some out: all "
+            f"{members[0].head.epochs:,} epochs were trained",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 class _Projection(NamedTuple):
@@ -368,22 +390,26 @@ class _Data:
         weights = compute_class_weight(head.class_weight, classes=self.classes, y=self.classes[labels])
         return tuple(weights.tolist())
 
+    @property
+    def photos(self) -> int:
+        """Number of photos: rows, divided by the views of each."""
+        return len(self.labels) // self.views
+
     def holds_out_for(self, head: StackableHead) -> bool:
-        """Say whether `head` wants validation rows and there are none."""
-        return bool(head.early_stopping) and self.validation is None and self.folds is None
+        """Say whether `head` wants validation rows, and there are none but can be some."""
+        wants = bool(head.early_stopping) and self.validation is None and self.folds is None
+        return wants and not is_feature_source(self.features) and self.photos >= FEWEST_TO_HOLD_OUT
 
     def with_held_out(self, share: float, random: np.random.RandomState) -> _Data:
         """Return the data with a share of the photos, drawn per class, for validation."""
-        if is_feature_source(self.features):
-            raise ValueError("early_stopping on a split of a feature file needs validation_data")
-        plain = np.arange(0, len(self.labels), self.views)
+        labels = self.labels[:: self.views]
         if self.groups is None:
-            photos, held_out = train_test_split(
-                plain, test_size=share, stratify=self.labels[plain], random_state=random
-            )
+            drawn = draw_per_class(labels, share, random)
         else:
-            held = held_out_groups(self.labels[plain], self.groups[plain], share, random)
-            photos, held_out = plain[~held], plain[held]
+            drawn = draw_groups(labels, self.groups[:: self.views], share, random)
+        if not drawn.any():
+            return self
+        photos, held_out = np.flatnonzero(~drawn) * self.views, np.flatnonzero(drawn) * self.views
         rows = (photos[:, None] + np.arange(self.views)).ravel()
         weights = self.weights
         return replace(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss
 
 from featcache.heads.dense.head import DenseHead
-from featcache.heads.dense.holdout import held_out_groups
+from featcache.heads.dense.holdout import draw_groups
 from featcache.heads.dense.stack import fit_folds, fit_together
 
 RNG = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_groups_of_another_length_are_refused():
 def test_whole_groups_are_held_out_and_no_class_is_lost(sizes, share, seed):
     groups = np.repeat(np.arange(len(sizes)), sizes)
     labels = groups % 3
-    held = held_out_groups(labels, groups, share, np.random.RandomState(seed))
+    held = draw_groups(labels, groups, share, np.random.RandomState(seed))
     assert set(groups[held]).isdisjoint(groups[~held])
     assert set(labels[~held]) == {0, 1, 2} == set(labels[held])
     for label in range(3):
@@ -111,9 +111,13 @@ def test_whole_groups_are_held_out_and_no_class_is_lost(sizes, share, seed):
         assert held[of_class].sum() < share * of_class.sum() + max(sizes)
 
 
-def test_where_no_group_can_be_held_out_that_is_said():
-    with pytest.raises(ValueError, match="can hold out no group"):
-        held_out_groups(np.array([0, 0, 1]), np.array(["a", "a", "b"]), 0.5, np.random.RandomState(0))
+def test_where_no_group_can_be_held_out_none_is_and_that_is_said():
+    labels, groups = np.array([0, 1] * 20), np.array(["a", "b"] * 20)
+    assert not draw_groups(labels, groups, 0.5, np.random.RandomState(0)).any()
+    X = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    with pytest.warns(UserWarning, match="40 photos in these groups are few to hold some out"):
+        head = DenseHead(epochs=2, random_state=0).fit(X, labels, groups=groups)
+    assert head.n_iter_ == 2
 
 
 def test_early_stopping_holds_out_groups():
