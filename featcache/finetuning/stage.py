@@ -37,6 +37,7 @@ from featcache.run.results import HeadFailure, HeadResult, RunResults, best_head
 from featcache.store.feature_file import Features
 from featcache.store.split import Split
 from featcache.training import Training, failures_sentence, fingerprint_of, name_classes, train_heads
+from featcache.training.novelty import conformal_of, novelty_of
 
 _MAX_MEMORY = 2 << 30
 
@@ -166,7 +167,8 @@ def _finetune(
         history = _train(recipe, top, feeds, key, reporter)
         seconds = time.monotonic() - started
         spec, tuned = BaseSpec.from_json(features.base), top.classifier(history.per_epoch)
-        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
+        novelty = novelty_of(features, recipe.seed)
+        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache, novelty=novelty)
         result, predictions = _scored(model, features, recipe.run, seconds)
     predictions = replace(predictions, data=training.results.data)
     results = update_results(recipe.run, [result], predictions, note=reporter.note)
@@ -375,6 +377,7 @@ def _scored(model: Model, features: Features, run: Path, seconds: float) -> tupl
         test = features["test"]
         scores["test"] = _scores(model, test, _predictions(model.head, test))
     model.scores.update(scores)
+    model.conformal = conformal_of(predictions, validation.labels)
     folder = model_folder(run, model.name)
     model.save(folder)
     kept = RunPredictions(

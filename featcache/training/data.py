@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from featcache.bases.spec import BaseSpec
 from featcache.evaluation.folds import draw_folds
+from featcache.evaluation.novelty import Novelty
 from featcache.extraction.stage import Extraction
 from featcache.recipe import Recipe
 from featcache.run.predictions import ScoredRows
 from featcache.store.feature_file import Features
+from featcache.training.novelty import novelty_of
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 """Features and labels."""
@@ -73,6 +75,12 @@ class TrainingData:
         count = self._settings.folds
         folds = None if count is None else self.draw_folds(count)
         return ScoredRows(self._digests, self._labels, folds)
+
+    @cached_property
+    def novelty(self) -> Novelty | None:
+        """What tells photos of the classes from others; None where no class has photos of two groups."""
+        with self._extraction.open() as features:
+            return novelty_of(features, self._seed)
 
     def draw_folds(self, count: int) -> NDArray[np.int64]:
         """Assign the photos that heads are scored on to folds.

@@ -29,6 +29,7 @@ from featcache.run.layout import curves_file, model_folder, out_of_fold_file
 from featcache.run.predictions import HeadPredictions
 from featcache.run.results import HeadResult
 from featcache.training.data import TrainingData
+from featcache.training.novelty import conformal_of
 
 FEWEST_CALIBRATION_FOLDS = 3
 """With two, a class of three photos would leave one to calibrate on."""
@@ -67,7 +68,18 @@ def train_head(
     except ClassifierError as error:
         raise TrainingError(f"it cannot be trained on these features: {error}") from error
     name_classes(scores, data.classes)
-    model = Model(name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache)
+    conformal = conformal_of(predictions, data.scored.labels)
+    model = Model(
+        name,
+        data.classes,
+        recipe.base,
+        data.spec,
+        head,
+        {"validation": scores},
+        recipe.cache,
+        novelty=data.novelty,
+        conformal=conformal,
+    )
     key = trained_from(settings, recipe.seed)
     result = HeadResult(name, seconds, scores, None, model_folder(recipe.run, name), key)
     return TrainedHead(model, result, predictions)
