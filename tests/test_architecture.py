@@ -13,6 +13,7 @@ LEVELS = {
     "cli": 5,
     "cli_cache": 5,
     "cli_output": 5,
+    "cli_predict": 5,
     "cli_recipe": 5,
     "report": 4,
     "exporting": 4,
@@ -49,6 +50,8 @@ LEVELS = {
 NEIGHBOURS = {
     ("cli", "cli_cache"),
     ("cli", "cli_output"),
+    ("cli", "cli_predict"),
+    ("cli_predict", "cli_output"),
     ("cli", "cli_recipe"),
     ("report", "exporting"),
     ("finetuning", "extraction"),

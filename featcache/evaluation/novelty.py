@@ -29,6 +29,9 @@ _PHOTOS_PER_DIRECTION = 4
 # of the subspace iteration: Halko, Martinsson and Tropp, SIAM Review 53 (2011), algorithm 4.4
 _ITERATIONS, _OVERSAMPLING = 2, 16
 
+# Of squared distances between vectors of length 1; photos that are all equal differ by this at most.
+_ROUNDING = 1e-6
+
 # Many folds, since a fit on fewer photos gives larger distances; fewer for many photos, as it takes longer.
 _FEWEST_FOLDS, _MOST_FOLDS, _FITTED_ROWS = 5, 20, 30_000
 
@@ -144,7 +147,6 @@ class Novelty:
         steps, found = self.steps(level), np.empty(len(scores))
         for place in np.unique(nearest):
             rows = nearest == place
-            # beyond all scores it is the last value, 1 / (n + 1)
             found[rows] = np.interp(scores[rows], *steps[place])
         return found
 
@@ -308,7 +310,10 @@ def _held_out(
 
 
 def _steps(calibration: NDArray[np.float64]) -> Steps:
-    """Return the different scores and, for each, the share of rows at least as far, counting one row more."""
+    """Return the different scores and, for each, the share of rows at least as far, counting one row more.
+
+    The last one is beyond all rows, by more than distances are rounded.
+    """
     values, counts = np.unique(calibration, return_counts=True)
-    at_least = counts[::-1].cumsum()[::-1]
-    return values, at_least / (len(calibration) + 1)
+    at_least = np.append(counts[::-1].cumsum()[::-1], 1)
+    return np.append(values, values[-1] + _ROUNDING), at_least / (len(calibration) + 1)
