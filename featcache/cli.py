@@ -232,13 +232,24 @@ def export(
     photos: Annotated[
         Path | None, typer.Option(help="Folder of photos for the check instead of the recipe's.")
     ] = None,
+    novelty: Annotated[
+        bool, typer.Option("--novelty", help="Also write novelty as a second output; not for tflite.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export a model, and keep the export if its runtime predicts the same labels on photos."""
     with working(as_json) as (reporter, out):
         from featcache.exporting.stage import export as run_stage
 
-        result = run_stage(model, to, quantize=quantize, output=output, photos=photos, reporter=reporter)
+        result = run_stage(
+            model,
+            to,
+            quantize=quantize,
+            output=output,
+            photos=photos,
+            novelty=novelty,
+            reporter=reporter,
+        )
     if as_json:
         print_json(result.to_json(), out)
         return

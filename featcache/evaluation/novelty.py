@@ -32,6 +32,9 @@ _ITERATIONS, _OVERSAMPLING = 2, 16
 # Of squared distances between vectors of length 1; photos that are all equal differ by this at most.
 _ROUNDING = 1e-6
 
+# Of a direction: what rounding gives where all photos are equal.
+_NO_VARIANCE = 1e-12
+
 # Many folds, since a fit on fewer photos gives larger distances; fewer for many photos, as it takes longer.
 _FEWEST_FOLDS, _MOST_FOLDS, _FITTED_ROWS = 5, 20, 30_000
 
@@ -272,8 +275,8 @@ def _factor(deviations: NDArray[np.float32], classes: int) -> NDArray[np.float32
     variances, axes = np.linalg.eigh(projected.T @ projected / n)
     variances, axes = variances[::-1][:rank], axes[:, ::-1][:, :rank]
     total = float(np.square(deviations).sum(dtype=np.float64)) / n
-    rest = max(0.0, total - float(variances.sum())) / (d - rank)
-    shares = np.maximum(0.0, 1 - rest / _positive(variances))
+    rest = max(_NO_VARIANCE, (total - float(variances.sum())) / (d - rank))
+    shares = 1 - rest / np.maximum(variances, rest)
     return np.asarray((basis @ axes * np.sqrt(shares)).T, np.float32)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,13 @@ def test_right_is_green_wrong_is_red_and_unknown_is_black(said):
     ]
     assert figure.get_suptitle() == "3 of 4 photos right (75.0%)"
     assert {colour for _, colour in titles(prediction_grid(said))} == {UNKNOWN}
+
+
+def test_rejected_photos_are_drawn_and_are_neither_right_nor_wrong(said):
+    none = replace(said[3], label=None, probability=None, novelty=0.01, rejected=True)
+    figure = prediction_grid([*said[:3], none], LABELS[:4])
+    assert titles(figure)[3] == ("none of these (is dog)", UNKNOWN)
+    assert figure.get_suptitle() == "3 of 3 photos right (100.0%); 1 none of these"
 
 
 def test_photos_are_drawn_whole_and_in_their_aspect(said):
