@@ -23,6 +23,7 @@ from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import ModelError
 from featcache.files import folder_written_whole, read_regular, write_bytes_whole, written_whole
 from featcache.model_photos import MAX_PHOTOS_BYTES, PHOTOS_FILE, ModelPhotos
+from featcache.novelty_file import NOVELTY_FILE
 from featcache.recipe import BaseSettings
 from featcache.recipe.names import check_folder_name
 from featcache.run.layout import MODEL_FILE
@@ -35,7 +36,7 @@ _AT_MOST = {MODEL_FILE: MAX_FACTS_BYTES, PHOTOS_FILE: MAX_PHOTOS_BYTES}
 _LINEAR_FILE = "linear.npz"
 
 # Version 0.1 kept curves and out-of-fold predictions here; they belong to the head that is replaced.
-_PARTS = {"head.keras", "head.skops", _LINEAR_FILE, NETWORK_FILE, PHOTOS_FILE}
+_PARTS = {"head.keras", "head.skops", _LINEAR_FILE, NOVELTY_FILE, NETWORK_FILE, PHOTOS_FILE}
 _OWN_FILES = {MODEL_FILE, *_PARTS, "curves.png", "out_of_fold.csv"}
 _SAME_IN_SPEC = ("arguments", "pooling", "image_size", "resize", "interpolation", "range", "color_profile")
 
@@ -71,7 +72,7 @@ class _Facts(_Strict):
     versions: dict[str, Any]
     sha256: str = ""
     files: dict[
-        Literal["head.keras", "head.skops", "linear.npz", "openvino.zip", "photos.npz"],
+        Literal["head.keras", "head.skops", "linear.npz", "novelty.npz", "openvino.zip", "photos.npz"],
         Annotated[str, Field(pattern="^[0-9a-f]{64}$")],
     ] = {}
 
@@ -191,6 +192,8 @@ class ModelFacts:
     cache : Path or None
         The store that the model was trained with; None for a packed model, which needs none.
     files : ModelFiles
+    novelty : bytes or None
+        The content of ``novelty.npz``; None for models of version 0.1, and where novelty was not known.
     network : bytes or None
         The converted base, where it is among the model's files.
     photos : ModelPhotos or None
@@ -206,6 +209,7 @@ class ModelFacts:
     versions: dict[str, Any]
     cache: Path | None
     files: ModelFiles
+    novelty: bytes | None
     network: bytes | None
     photos: ModelPhotos | None
 
@@ -349,6 +353,7 @@ def read_model(place: Path) -> ModelFacts:
         versions=facts.versions,
         cache=Path(facts.cache) if facts.cache else None,
         files=files,
+        novelty=files.read(NOVELTY_FILE) if NOVELTY_FILE in facts.files else None,
         network=files.read(NETWORK_FILE) if NETWORK_FILE in facts.files else None,
         photos=_photos(files) if PHOTOS_FILE in facts.files else None,
     )

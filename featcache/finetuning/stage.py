@@ -46,6 +46,7 @@ from featcache.store.feature_file import Features
 from featcache.store.split import Split
 from featcache.training import Training, failures_sentence, fingerprint_of, name_classes, train_heads
 from featcache.training.data import photos_hash
+from featcache.training.novelty import conformal_of, novelty_of
 from featcache.training.sampling import Sampling
 
 _MAX_MEMORY = 2 << 30
@@ -177,7 +178,18 @@ def _finetune(
         seconds = time.monotonic() - started
         spec, tuned = BaseSpec.from_json(features.base), top.classifier(history.per_epoch)
         photos = ModelPhotos.of(features["train"].digests, features["validation"].digests)
-        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache, photos)
+        novelty = novelty_of(features, recipe.seed)
+        model = Model(
+            FINETUNED,
+            started_from.classes,
+            base,
+            spec,
+            tuned,
+            {},
+            recipe.cache,
+            photos=photos,
+            novelty=novelty,
+        )
         result, predictions = _scored(model, features, recipe.run, seconds)
         looks = _test_looks(features, history.epochs if score_epochs else 0)
     predictions = replace(predictions, data=training.results.data)
@@ -395,14 +407,11 @@ def _scored(model: Model, features: Features, run: Path, seconds: float) -> tupl
         test = features["test"]
         scores["test"] = _scores(model, test, _predictions(model.head, test))
     model.scores.update(scores)
+    rows = ScoredRows(validation.digests, validation.labels, None, **Sampling.of([validation]).columns)
+    model.conformal = conformal_of(predictions, rows)
     folder = model_folder(run, model.name)
     model.save(folder)
-    kept = RunPredictions(
-        fingerprint_of(features),
-        model.classes,
-        ScoredRows(validation.digests, validation.labels, None, **Sampling.of([validation]).columns),
-        {model.name: predictions},
-    )
+    kept = RunPredictions(fingerprint_of(features), model.classes, rows, {model.name: predictions})
     return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder), kept
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from featcache.errors import DataError, ImageError
 from featcache.images.decode import thumbnail
 from featcache.images.source import digest_photo, read_photo
+from featcache.prediction import NONE_OF_THESE
 from featcache.report.plots import DPI, check_name, write_figure
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def prediction_grid(
     predictions : iterable of Prediction
         Those of photos that could not be decoded are left out.
     labels : sequence of str or None, optional
-        The true class of each photo, None where it is not known; that photo's title is black.
+        The true class of each photo, None where it is not known; that photo's title is black, and that of a
+        photo that was rejected, which is neither right nor wrong.
     photos : array of shape (n, height, width, 3), uint8, optional
         Their pixels, for predictions that have no path; photos of files are read and decoded anew.
     most : int, default 25
@@ -119,19 +121,19 @@ class _Tile(NamedTuple):
 
     @property
     def is_wrong(self) -> bool:
-        return self.truth is not None and self.said.label != self.truth
+        return self.truth is not None and not self.said.rejected and self.said.label != self.truth
 
     @property
     def colour(self) -> str:
-        if self.truth is None:
+        if self.truth is None or self.said.rejected:
             return UNKNOWN
         return WRONG if self.is_wrong else RIGHT
 
     @property
     def title(self) -> str:
         share = "" if self.said.probability is None else f" {self.said.probability:.0%}"
-        true = f" (is {self.truth})" if self.is_wrong else ""
-        return _wrapped(f"{self.said.label}{share}{true}")
+        true = f" (is {self.truth})" if self.is_wrong or (self.said.rejected and self.truth) else ""
+        return _wrapped(f"{NONE_OF_THESE if self.said.rejected else self.said.label}{share}{true}")
 
     def picture(self) -> NDArray[np.uint8]:
         return _pixels_of(self.said.path) if self.pixels is None else self.pixels
@@ -152,7 +154,7 @@ def _tiles(
         if len(given) != count:
             raise DataError(f"{count} predictions and {len(given)} {name}; give one for each prediction")
     tiles = [_Tile(*one) for one in zip(predictions, *columns, strict=True)]
-    tiles = [tile for tile in tiles if tile.said.label is not None]
+    tiles = [tile for tile in tiles if tile.said.label is not None or tile.said.rejected]
     if not tiles:
         raise DataError(
             "none of the predictions is of a photo that could be decoded; there is nothing to draw"
@@ -183,13 +185,15 @@ def _at_equal_steps(tiles: Sequence[_Tile], most: int) -> list[_Tile]:
 
 
 def _how_many(tiles: Sequence[_Tile], shown: Sequence[_Tile]) -> str:
-    known = [tile for tile in tiles if tile.truth is not None]
+    rejected = sum(tile.said.rejected is True for tile in tiles)
+    known = [tile for tile in tiles if tile.truth is not None and not tile.said.rejected]
     right = sum(not tile.is_wrong for tile in known)
     share = f"{right:,} of {len(known):,} photos right ({right / len(known):.1%})" if known else ""
     part = f"{len(shown):,} of {len(tiles):,} photos shown" if len(shown) < len(tiles) else ""
+    none = f"{rejected:,} {NONE_OF_THESE}" if rejected else ""
     trained = sum(bool(tile.trained_on) for tile in tiles)
     seen = f"the model was trained on {trained:,} of them" if trained else ""
-    return "; ".join(filter(None, (share, part))) + (f"\n{seen}" if seen else "")
+    return "; ".join(filter(None, (share, none, part))) + (f"\n{seen}" if seen else "")
 
 
 def labels_from_folders(predictions: Iterable[Prediction], classes: Sequence[str]) -> list[str | None]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featcache.evaluation.choosing import weakness
+from featcache.prediction import NONE_OF_THESE
 from featcache.report.predictions import most_probable
 from featcache.report.streams import printable
 
@@ -238,23 +239,44 @@ def skipped_table(skipped: Sequence[tuple[str, str]], most: int = 20) -> Table:
     return table
 
 
-def predictions_table(predictions: Sequence[Prediction], top: int | None = None) -> Table:
-    """Return one row per photo: class and probability, or why there is none; with `top`, further classes."""
+def predictions_table(
+    predictions: Sequence[Prediction], top: int | None = None, more: Sequence[str] = ()
+) -> Table:
+    """Return one row per photo: class and probability, or why there is none; with `top`, further classes.
+
+    `more` may have "novelty" and "set"; "rejected" is seen in place of the class.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("photo", overflow="fold")
     table.add_column("class")
     table.add_column("probability", justify="right")
+    if "novelty" in more:
+        table.add_column("novelty", justify="right")
+    if "set" in more:
+        table.add_column("set", overflow="fold")
     if top is not None:
         table.add_column(f"the {top:,} most probable" if top > 1 else "the most probable", overflow="fold")
     for one in predictions:
-        label = Text(one.label) if one.label is not None else Text(one.reason or "", style="red")
-        cells: list[str | Text] = [label, "" if one.probability is None else f"{one.probability:.3f}"]
-        if top is not None:
-            shown = (f"{name} {share:.3f}" for name, share in most_probable(one, top))
-            cells.append(Text(", ".join(shown)))
         # escaped before the width of its column is measured
-        table.add_row(Text(printable(one.path)), *cells)
+        table.add_row(Text(printable(one.path)), *_prediction_cells(one, top, more))
     return table
+
+
+def _prediction_cells(one: Prediction, top: int | None, more: Sequence[str]) -> list[str | Text]:
+    label = Text(one.reason, style="red") if one.reason is not None else Text(one.label or NONE_OF_THESE)
+    cells: list[str | Text] = [label, _three_digits(one.probability)]
+    if "novelty" in more:
+        cells.append(_three_digits(one.novelty))
+    if "set" in more:
+        cells.append(Text("" if one.set is None else ", ".join(one.set) or "–"))
+    if top is not None:
+        shown = (f"{name} {share:.3f}" for name, share in most_probable(one, top))
+        cells.append(Text(", ".join(shown)))
+    return cells
+
+
+def _three_digits(number: float | None) -> str:
+    return "" if number is None else f"{number:.3f}"
 
 
 def facts_table(facts: dict[str, Any]) -> Table:

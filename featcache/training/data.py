@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featcache.bases.spec import BaseSpec
 from featcache.evaluation.choosing import FOLDS, Comparison, comparison_for
 from featcache.evaluation.folds import draw_folds
+from featcache.evaluation.novelty import Novelty
 from featcache.extraction.stage import Extraction
 from featcache.images.rows import SPLITS
 from featcache.model_photos import ModelPhotos
@@ -20,6 +21,7 @@ from featcache.recipe import Recipe
 from featcache.run.predictions import ScoredRows
 from featcache.store.feature_file import Features
 from featcache.store.split import Split
+from featcache.training.novelty import novelty_of
 from featcache.training.sampling import Sampling
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
@@ -106,6 +108,12 @@ class TrainingData:
         count = self.comparison.folds
         folds = None if count is None else self.draw_folds(count)
         return ScoredRows(self._digests, self._labels, folds, **self.scored_sampling.columns)
+
+    @cached_property
+    def novelty(self) -> Novelty | None:
+        """What tells photos of the classes from others; None where no class has photos of two groups."""
+        with self._extraction.open() as features:
+            return novelty_of(features, self._seed)
 
     def draw_folds(self, count: int) -> NDArray[np.int64]:
         """Assign the photos that heads are scored on to folds.

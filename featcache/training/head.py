@@ -31,6 +31,7 @@ from featcache.run.layout import curves_file, model_folder, out_of_fold_file
 from featcache.run.predictions import HeadPredictions
 from featcache.run.results import HeadResult
 from featcache.training.data import TrainingData
+from featcache.training.novelty import conformal_of
 from featcache.training.sampling import fit_options
 
 FEWEST_CALIBRATION_FOLDS = 3
@@ -73,7 +74,8 @@ def train_head(
         raise TrainingError(f"it cannot be trained on these features: {error}") from error
     name_classes(scores, data.classes)
     known = name, data.classes, recipe.base, data.spec, head, {"validation": scores}, recipe.cache
-    model = Model(*known, photos=data.model_photos)
+    conformal = conformal_of(predictions, data.scored)
+    model = Model(*known, photos=data.model_photos, novelty=data.novelty, conformal=conformal)
     key = trained_from(settings, recipe.seed)
     result = HeadResult(name, seconds, scores, None, model_folder(recipe.run, name), key)
     return TrainedHead(model, result, predictions)

@@ -157,6 +157,8 @@ def _train_all(
     trained: list[TrainedHead] = []
     failed: list[HeadFailure] = []
     _ = data.scored  # too few photos for the folds are found before any training
+    if data.novelty is None:
+        reporter.note("no class has two photos of different groups: the models have no novelty score")
     reporter.advance("training", 0, len(heads))
     for done, (settings, head) in enumerate(heads, start=1):
         name = str(settings.name)

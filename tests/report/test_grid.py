@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,13 @@ def test_photos_that_the_model_was_trained_on_are_marked_and_counted(said, tmp_p
     assert marks == [[], ["trained on"], ["trained on"], [], []]
     assert figure.get_suptitle().endswith("\nthe model was trained on 2 of them")
     assert trained_on(said, None) == [False] * 5
+
+
+def test_rejected_photos_are_drawn_and_are_neither_right_nor_wrong(said):
+    none = replace(said[3], label=None, probability=None, novelty=0.01, rejected=True)
+    figure = prediction_grid([*said[:3], none], LABELS[:4])
+    assert titles(figure)[3] == ("none of these (is dog)", UNKNOWN)
+    assert figure.get_suptitle() == "3 of 3 photos right (100.0%); 1 none of these"
 
 
 def test_photos_are_drawn_whole_and_in_their_aspect(said):
