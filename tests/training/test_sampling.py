@@ -44,6 +44,7 @@ def recipe_of(place, header, columns, heads=(LOGISTIC,), run="run", **data) -> R
             "data": settings | data,
             "base": TINY_BASE,
             "heads": list(heads),
+            "selection": {} if "folds" in data else {"method": "validation"},
             "cache": str(place / "cache"),
             "run": str(place / run),
         }
