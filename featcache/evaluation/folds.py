@@ -17,15 +17,21 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featcache.errors import TrainingError
 from featcache.evaluation.calls import call
+from featcache.evaluation.fitting import arguments_of, fit_arguments
 from featcache.evaluation.scoring import full_scores
 from featcache.files import write_bytes_whole
 from featcache.processor import cores
 
 
 def draw_folds(
-    labels: NDArray[Any], digests: NDArray[np.uint8], count: int, seed: int, classes: Sequence[str]
+    labels: NDArray[Any],
+    digests: NDArray[np.uint8],
+    count: int,
+    seed: int,
+    classes: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Assign every row to a fold: classes are spread evenly, and byte-equal photos stay together.
+    """Assign every row to a fold: classes are spread evenly; byte-equal photos and groups stay together.
 
     Parameters
     ----------
@@ -36,6 +42,8 @@ def draw_folds(
     seed : int
     classes : sequence of str
         Their names, for errors.
+    groups : int array of shape (n,), optional
+        Rows of one number stay together. Byte-equal rows must be of one group.
 
     Returns
     -------
@@ -45,15 +53,17 @@ def draw_folds(
     Raises
     ------
     TrainingError
-        A class has fewer different photos than there are folds.
+        A class has fewer different photos, or groups of photos, than there are folds.
     """
-    groups = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
+    what = "different photos" if groups is None else "groups of photos"
+    if groups is None:
+        groups = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
     for label, name in enumerate(classes):
         different = len(np.unique(groups[labels == label]))
         if different < count:
             raise TrainingError(
-                f"class {name!r} has {different} different photos for {count} folds, but every fold needs "
-                f"one; set folds to at most {max(different, 2)}, or add photos"
+                f"class {name!r} has {different} {what} for {count} folds, but every fold needs one; set "
+                f"folds to at most {max(different, 2)}, or add photos"
             )
     folds = np.empty(len(labels), np.int64)
     drawn = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
@@ -131,7 +141,13 @@ class CrossValidation(HeldOut):
 
 
 def cross_validate(
-    head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], views: int = 1
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    views: int = 1,
+    weights: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> CrossValidation:
     """Fit clones of `head`, each without one fold, and score them on it.
 
@@ -150,6 +166,9 @@ def cross_validate(
     views : int
         Consecutive rows that are views of one photo, the plain photo first. A dense head trains on one of
         them in each epoch, other heads on all. Only plain photos are predicted and scored.
+    weights, groups : array of shape (n,), optional
+        Of the rows. Clones are fitted with them where the head takes them, see
+        `featcache.evaluation.fitting.fit_arguments`, and scored with them.
 
     Raises
     ------
@@ -158,27 +177,32 @@ def cross_validate(
     ClassifierError
         The head cannot be trained on such features.
     """
-    fits_together = hasattr(head, "fit_folds")
-    fitted: list[Any] = (
-        call(head.fit_folds, X, y, folds, views) if fits_together else _fitted(head, X, y, folds)
-    )
+    if hasattr(head, "fit_folds"):
+        extra = arguments_of(head.fit_folds, weights, groups)
+        fitted: list[Any] = call(head.fit_folds, X, y, folds, views, **extra)
+    else:
+        fitted = _fitted(head, X, y, folds, weights, groups)
     failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
     if failed is not None:
         raise failed
     y, folds = y[::views], folds[::views]
+    weights, groups = (None if column is None else column[::views] for column in (weights, groups))
     held_out = HeldOut.of(fitted, X[::views], folds)
-    scores = full_scores(y, held_out.probabilities, held_out.predicted, held_out.classes)
-    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds)
+    scores = full_scores(
+        y, held_out.probabilities, held_out.predicted, held_out.classes, weights=weights, groups=groups
+    )
+    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds, weights)
     return CrossValidation(folds, held_out.predicted, held_out.probabilities, held_out.classes, scores)
 
 
 def cross_fit(
-    fit: Callable[[NDArray[Any], NDArray[Any]], Any],
+    fit: Callable[..., Any],
     X: NDArray[Any],
     y: NDArray[Any],
     folds: NDArray[np.int64],
+    *columns: NDArray[Any],
 ) -> HeldOut:
-    """Predict each fold by ``fit(X, y)`` of the other folds.
+    """Predict each fold by ``fit(X, y, *columns)`` of the other folds.
 
     Raises
     ------
@@ -186,11 +210,16 @@ def cross_fit(
         All that `fit` raises, or a classifier refuses its rows.
     """
     rest = [folds != fold for fold in range(folds.max() + 1)]
-    return HeldOut.of([fit(X[rows], y[rows]) for rows in rest], X, folds)
+    fitted = [fit(*(column[rows] for column in (X, y, *columns))) for rows in rest]
+    return HeldOut.of(fitted, X, folds)
 
 
-def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dict[str, Any]:
-    accuracies = [float(correct[folds == fold].mean()) for fold in range(folds.max() + 1)]
+def _scores_by_fold(
+    correct: NDArray[np.bool_], folds: NDArray[np.int64], weights: NDArray[Any] | None
+) -> dict[str, Any]:
+    weights = np.ones(len(correct)) if weights is None else weights
+    places = [folds == fold for fold in range(folds.max() + 1)]
+    accuracies = [float(np.average(correct[rows], weights=weights[rows])) for rows in places]
     return {
         "accuracy": accuracies,
         "mean": float(np.mean(accuracies)),
@@ -198,12 +227,20 @@ def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dic
     }
 
 
-def _fitted(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64]) -> list[Any]:
+def _fitted(
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    weights: NDArray[Any] | None,
+    groups: NDArray[Any] | None,
+) -> list[Any]:
     """Fit in threads: they share the arrays, and TensorFlow, if it is loaded, does not survive a fork."""
 
     def fit(fold: int) -> Any:
         rows = folds != fold
-        return call(clone(head).fit, X[rows], y[rows])
+        columns = (None if column is None else column[rows] for column in (weights, groups))
+        return call(clone(head).fit, X[rows], y[rows], **fit_arguments(head, *columns))
 
     return list(Parallel(n_jobs=cores(), prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
 

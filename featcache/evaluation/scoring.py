@@ -241,7 +241,8 @@ def _of_rankings(area: Callable[..., float], given: Predictions) -> float | None
     areas = [
         area(given.true == label, values, sample_weight=given.weights) for label, values in given.rankings()
     ]
-    return float(np.mean(areas)) if areas else None
+    # sums of weights can be rounded to a little more than 1
+    return min(float(np.mean(areas)), 1.0) if areas else None
 
 
 def _bounds(found: dict[str, Interval]) -> dict[str, float | None]:
@@ -277,4 +278,4 @@ def _per_class(given: Predictions, recalls: Mapping[int, Bounds]) -> list[dict[s
 
 
 def _share(part: Any, whole: Any) -> float | None:
-    return float(part / whole) if whole else None
+    return min(float(part / whole), 1.0) if whole else None

@@ -18,6 +18,7 @@ from featcache.model_photos import ModelPhotos
 from featcache.recipe import Recipe
 from featcache.run.predictions import ScoredRows
 from featcache.store.feature_file import Features
+from featcache.training.sampling import Sampling
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]
 """Features and labels."""
@@ -35,6 +36,14 @@ class TrainingData:
     ----------
     extraction : Extraction
     recipe : Recipe
+
+    Attributes
+    ----------
+    sampling : dict of str to Sampling
+        Weights and groups of the photos of each split; those of train are of all photos that heads are
+        trained on.
+    scored_sampling : Sampling
+        Of the photos that heads are scored on.
     """
 
     def __init__(self, extraction: Extraction, recipe: Recipe) -> None:
@@ -51,6 +60,10 @@ class TrainingData:
             self._digests = np.concatenate([split.digests for split in splits])
             self._labels = np.concatenate([split.labels for split in splits])
             self._digests_of = {split: features[split].digests for split in features.splits}
+            self.sampling = {name: Sampling.of([features[name]]) for name in features.splits}
+            self.scored_sampling = Sampling.of(splits)
+            if recipe.data.folds is not None:
+                self.sampling["train"] = self.scored_sampling
 
     @cached_property
     def rows(self) -> dict[str, Rows]:
@@ -83,7 +96,7 @@ class TrainingData:
         """
         count = self._settings.folds
         folds = None if count is None else self.draw_folds(count)
-        return ScoredRows(self._digests, self._labels, folds)
+        return ScoredRows(self._digests, self._labels, folds, **self.scored_sampling.columns)
 
     def draw_folds(self, count: int) -> NDArray[np.int64]:
         """Assign the photos that heads are scored on to folds.
@@ -93,13 +106,16 @@ class TrainingData:
         TrainingError
             A class has too few photos.
         """
-        return draw_folds(self._labels, self._digests, count, self._settings.seed, self.classes)
+        groups = self.scored_sampling.groups
+        return draw_folds(self._labels, self._digests, count, self._settings.seed, self.classes, groups)
 
     @property
     def calibration_folds(self) -> int:
-        """Number of folds for cross-fitting a calibration: at most the photos of the rarest class."""
+        """Number of folds for cross-fitting a calibration: at most the photos or groups of the rarest."""
+        groups = self.scored_sampling.groups
+        units = self._digests if groups is None else groups
         rarest = min(
-            len(np.unique(self._digests[self._labels == label], axis=0)) for label in range(len(self.classes))
+            len(np.unique(units[self._labels == label], axis=0)) for label in range(len(self.classes))
         )
         return min(_MOST_CALIBRATION_FOLDS, rarest)
 
@@ -114,4 +130,9 @@ def fingerprint_of(features: Features, folds: int | None = None) -> str:
         digest.update(split.encode())
         digest.update(features[split].digests.tobytes())
         digest.update(features[split].labels.tobytes())
+        sampling = Sampling.of([features[split]])
+        for name, column in sampling.columns.items():
+            if column is not None:
+                digest.update(name.encode())
+                digest.update(column.tobytes())
     return digest.hexdigest()

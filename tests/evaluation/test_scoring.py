@@ -215,6 +215,16 @@ def test_without_weights_and_groups_nothing_is_said_of_them(answers):
     assert (plain["per_class"][1]["recall_low"], plain["per_class"][1]["recall_high"]) == (low, high)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(1e-3, 1e6), min_size=8, max_size=8))
+def test_shares_of_weights_stay_shares(weights):
+    y = [0, 0, 0, 0, 1, 1, 1, 2]
+    found = full_scores(y, np.eye(3)[y], y, [0, 1, 2], resamples=5, weights=weights)
+    shares = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "roc_auc")
+    assert all(0 <= found[name] <= 1 for name in (*shares, "average_precision"))
+    assert all(0 <= one[name] <= 1 for one in found["per_class"] for name in ("precision", "recall", "f1"))
+
+
 @pytest.mark.parametrize(
     "weights", [[1.0, -1.0], [0.0, 0.0], [1.0, math.nan], [math.inf, 1.0], [1.0]], ids=str
 )

@@ -83,7 +83,9 @@ def with_scores(monkeypatch, *scores):
     monkeypatch.setattr(
         training_of_head,
         "full_scores",
-        lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[], confusion=[]),
+        lambda *_, **__: dict(
+            zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[], confusion=[]
+        ),
     )
 
 
