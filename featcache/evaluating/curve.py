@@ -30,14 +30,17 @@ def curve_of_run(extraction: Extraction, recipe: Recipe, reporter: Reporter = SI
         groups = {split: features[split].groups for split in features.splits}
     X, y = data.rows["train"]
     of_train = [groups[split] for split in ("train", "validation") if split in groups]
-    in_folds = data.scored.folds is not None
-    train = Scored(X, y[:: data.views], np.concatenate(of_train) if in_folds else groups["train"])
+    in_folds, sampling = data.scored.folds is not None, data.sampling["train"]
+    own = np.concatenate(of_train) if in_folds else groups["train"]
+    train = Scored(X, y[:: data.views], own, sampling.weights)
+    weights = data.scored_sampling.weights
     return learning_curve(
         lambda: build_head(settings, recipe.seed),
         train,
-        None if in_folds else Scored(*data.rows["validation"], groups["validation"]),
+        None if in_folds else Scored(*data.rows["validation"], groups["validation"], weights),
         data.scored.folds,
         views=data.views,
+        grouped=sampling.groups is not None,
         seed=recipe.seed,
         progress=lambda done, total: reporter.advance("learning curve", done, total),
     )

@@ -136,9 +136,9 @@ def _note_spellings(meant: Mapping[str, str]) -> Iterable[str]:
 
 def _unknown_labels(source: Path, unknown: Mapping[str, int], classes: Sequence[str]) -> str:
     label = min(unknown)
-    photos = sum(unknown.values())
+    photos, names = sum(unknown.values()), some(sorted(unknown))
     return (
-        f"{source}: {photos:,} photos have labels that are no classes of the model: {some(sorted(unknown))}; "
+        f"{source}: photos ({photos:,} in all) have labels that are no classes of the model: {names}; "
         f"its classes are {some(classes)}.{did_you_mean(label, classes)} Rename them, or leave these photos "
         "out with --skip-unknown (skip_unknown=True)"
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from featcache.errors import RecipeError, TrainingError
 from featcache.evaluation.calls import call
+from featcache.evaluation.fitting import arguments_of
 from featcache.evaluation.folds import HeldOut
 from featcache.evaluation.scoring import predictions_of, scores
 from featcache.extraction.stage import Extraction
@@ -117,9 +118,12 @@ def _scores(heads: Sequence[Any], data: TrainingData) -> list[dict[str, Any]]:
     from featcache.heads.dense.stack import fit_together
 
     X, y = data.rows["train"]
-    validation = data.rows["validation"]
-    _raise_first(call(fit_together, heads, X, y, validation_data=validation, views=data.views))
-    return [scores(*predictions_of(head, *validation)) for head in heads]
+    validation, columns = data.rows["validation"], data.scored_sampling.columns
+    extra = {"validation_data": (*validation, *data.scored_sampling.given_weights), "views": data.views}
+    sampling = data.sampling["train"].of_views(data.views)
+    extra |= arguments_of(fit_together, sampling.weights, sampling.groups)
+    _raise_first(call(fit_together, heads, X, y, **extra))
+    return [scores(*predictions_of(head, *validation), **columns) for head in heads]
 
 
 def _scores_in_folds(heads: Sequence[Any], data: TrainingData) -> list[dict[str, Any]]:
@@ -128,11 +132,12 @@ def _scores_in_folds(heads: Sequence[Any], data: TrainingData) -> list[dict[str,
     X, y = data.rows["train"]
     folds = data.scored.folds
     assert folds is not None
-    found = []
-    for fitted in call(fit_folds, heads, X, y, folds.repeat(data.views), data.views):
+    found, columns = [], data.scored_sampling.columns
+    extra = arguments_of(fit_folds, data.sampling["train"].of_views(data.views).weights, None)
+    for fitted in call(fit_folds, heads, X, y, folds.repeat(data.views), data.views, **extra):
         _raise_first(fitted)
-        held_out = HeldOut.of(fitted, X[:: data.views], folds)
-        found.append(scores(data.scored.labels, held_out.probabilities, held_out.predicted, held_out.classes))
+        one = HeldOut.of(fitted, X[:: data.views], folds)
+        found.append(scores(data.scored.labels, one.probabilities, one.predicted, one.classes, **columns))
     return found
 
 

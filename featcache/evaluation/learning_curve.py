@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from featcache.errors import TrainingError
 from featcache.evaluation.calls import call, first_line
-from featcache.evaluation.power_law import Forecast, forecast
+from featcache.evaluation.fitting import fit_arguments
+from featcache.evaluation.power_law import Forecast, forecast, mean_errors
 from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.scoring import predictions_of
 from featcache.processor import cores
@@ -27,11 +29,12 @@ _Rows = NDArray[np.intp]
 
 
 class Scored(NamedTuple):
-    """Photos that heads are scored on: features (m, ...), labels (m,) and groups (m,)."""
+    """Photos: features (m, ...), labels (m,), groups (m,), and where photos have any their weights (m,)."""
 
     X: NDArray[Any]
     y: NDArray[np.int64]
     groups: NDArray[np.int64]
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,7 @@ def learning_curve(
     folds: NDArray[np.int64] | None = None,
     *,
     views: int = 1,
+    grouped: bool = False,
     fractions: Sequence[float] = FRACTIONS,
     draws: int = DRAWS,
     seed: int = 0,
@@ -116,6 +120,8 @@ def learning_curve(
         The fold of each training photo: for every fold, parts of the other folds are trained on, and scored
         on it. Then the largest size is that of all folds but one.
     views : int, default 1
+    grouped : bool, default False
+        Give the groups to the ``fit`` of heads that take them, as the weights are.
     fractions : sequence of float in (0, 1]
         Parts of the training photos, increasing.
     draws : int, default 5
@@ -128,7 +134,8 @@ def learning_curve(
     TrainingError
         The head cannot be trained at any size.
     """
-    trials = list(_trials(train, validation, folds, draws))
+    trials = list(_trials(train, validation, folds, draws, views))
+    fit = partial(_fitted, make_head, train, views, grouped)
     rng = np.random.default_rng(seed)
     parts = [_nested_parts(train, trial.rows, fractions, rng) for trial in trials]
     sizes: list[_Size] = []
@@ -138,14 +145,13 @@ def learning_curve(
         photos = float(np.mean([len(part) for part in rows]))
         if not sizes or photos > sizes[-1].photos:
             try:
-                sizes.append(_size(make_head, train, trials, rows, views))
+                sizes.append(_size(fit, trials, rows))
             except TrainingError as error:
                 skipped.append(f"{fraction:.0%} ({photos:,.0f} photos): {first_line(error)}")
         progress(place + 1, len(fractions))
     if not sizes:
         raise TrainingError(f"the head cannot be trained at any size; {skipped[-1]}")
-    groups = train.groups if validation is None else validation.groups
-    curve = _curve(sizes, groups, validation is None, len(trials), seed)
+    curve = _curve(sizes, train if validation is None else validation, validation is None, len(trials), seed)
     return replace(curve, skipped=tuple(skipped))
 
 
@@ -153,13 +159,13 @@ class _Trial(NamedTuple):
     """Rows of photos to train on, and what is scored: features, labels, and their places among all scored."""
 
     rows: _Rows
-    X: NDArray[Any] | None
+    X: NDArray[Any]
     y: NDArray[np.int64]
     places: _Rows
 
 
 def _trials(
-    train: Scored, validation: Scored | None, folds: NDArray[np.int64] | None, draws: int
+    train: Scored, validation: Scored | None, folds: NDArray[np.int64] | None, draws: int, views: int
 ) -> Iterator[_Trial]:
     every = np.arange(len(train.y))
     if validation is not None:
@@ -170,7 +176,8 @@ def _trials(
         raise ValueError("give validation or folds")
     for fold in range(int(folds.max()) + 1):
         held_out = np.flatnonzero(folds == fold)
-        yield _Trial(np.flatnonzero(folds != fold), None, train.y[held_out], held_out)
+        X = train.X[held_out * views]
+        yield _Trial(np.flatnonzero(folds != fold), X, train.y[held_out], held_out)
 
 
 def _nested_parts(
@@ -198,25 +205,31 @@ class _Size(NamedTuple):
     losses: _Floats | None
 
 
-def _size(
-    make_head: Callable[[], Any], train: Scored, trials: Sequence[_Trial], parts: Sequence[_Rows], views: int
-) -> _Size:
+def _fitted(make_head: Callable[[], Any], train: Scored, views: int, grouped: bool, part: _Rows) -> Any:
+    """Return a head that was trained on these photos, in all their views."""
+    rows = (part[:, None] * views + np.arange(views)).ravel()
+    head = make_head()
+    weights = None if train.weights is None else train.weights[part].repeat(views)
+    groups = train.groups[part].repeat(views) if grouped else None
+    call(head.fit, train.X[rows], train.y[part].repeat(views), **fit_arguments(head, weights, groups))
+    return head
+
+
+def _size(fit: Callable[[_Rows], Any], trials: Sequence[_Trial], parts: Sequence[_Rows]) -> _Size:
     photos = float(np.mean([len(part) for part in parts]))
     if all(np.array_equal(part, parts[0]) for part in parts):
         trials, parts = trials[:1], parts[:1]  # all photos: there is nothing to draw
 
     def errors_of(trial: _Trial, part: _Rows) -> tuple[_Floats, _Floats | None]:
-        rows = (part[:, None] * views + np.arange(views)).ravel()
-        head = make_head()
-        call(head.fit, train.X[rows], train.y[part].repeat(views))
-        X = train.X[trial.places * views] if trial.X is None else trial.X
-        given = Predictions.of(*predictions_of(head, X, trial.y))
+        given = Predictions.of(*predictions_of(fit(part), trial.X, trial.y))
         wrong = (given.true != given.predicted).astype(np.float64)
         return wrong, None if given.probabilities is None else given.losses()
 
     work = (delayed(errors_of)(*one) for one in zip(trials, parts, strict=True))
     errors, losses = zip(*Parallel(n_jobs=cores(), prefer="threads")(work), strict=True)
-    order = None if trials[0].X is not None else np.argsort(np.concatenate([one.places for one in trials]))
+    places = [one.places for one in trials]
+    in_folds = len(places) > 1 and not np.array_equal(places[0], places[1])
+    order = np.argsort(np.concatenate(places)) if in_folds else None
     return _Size(photos, _by_draw(errors, order), None if losses[0] is None else _by_draw(losses, order))
 
 
@@ -225,20 +238,19 @@ def _by_draw(values: Sequence[_Floats], order: _Rows | None) -> _Floats:
     return np.stack(values) if order is None else np.concatenate(values)[order][None]
 
 
-def _curve(
-    sizes: Sequence[_Size], groups: NDArray[np.int64], in_folds: bool, draws: int, seed: int
-) -> LearningCurve:
+def _curve(sizes: Sequence[_Size], scored: Scored, in_folds: bool, draws: int, seed: int) -> LearningCurve:
     photos = np.array([one.photos for one in sizes])
+    columns = scored.groups, scored.weights, seed
     errors = [one.errors for one in sizes]
     losses = [one.losses for one in sizes if one.losses is not None]
     enough = len(sizes) >= _FEWEST_SIZES
     return LearningCurve(
         photos,
-        np.array([1 - one.mean() for one in errors]),
-        np.array([one.mean() for one in losses]) if losses else None,
+        1 - mean_errors(errors, scored.weights),
+        mean_errors(losses, scored.weights) if losses else None,
         errors[0].shape[1],
         draws,
         in_folds,
-        forecast(photos, errors, groups, seed) if enough else None,
-        forecast(photos, losses, groups, seed) if enough and losses else None,
+        forecast(photos, errors, *columns) if enough else None,
+        forecast(photos, losses, *columns) if enough and losses else None,
     )

@@ -105,8 +105,17 @@ def _non_negative_line(x: _Floats, y: _Floats, weights: _Floats) -> tuple[_Float
     return slope, intercept
 
 
+def mean_errors(errors: Sequence[_Floats], weights: _Floats | None) -> _Floats:
+    """Return the weighted mean over photos, and the mean over draws, of each of s arrays (d, m); (s,)."""
+    return np.array([np.average(one.mean(axis=0), weights=weights) for one in errors])
+
+
 def forecast(
-    photos: _Floats, errors: Sequence[_Floats], groups: NDArray[np.int64], seed: int = 0
+    photos: _Floats,
+    errors: Sequence[_Floats],
+    groups: NDArray[np.int64],
+    weights: _Floats | None = None,
+    seed: int = 0,
 ) -> Forecast:
     """Extrapolate a learning curve to twice its photos, with the spread of resampled photos and draws.
 
@@ -118,10 +127,12 @@ def forecast(
         The error of every scored photo in every draw; the number of draws may differ between sizes.
     groups : array of shape (m,)
         Groups of the scored photos, which are resampled as a whole.
+    weights : array of shape (m,), optional
+        Weights of the scored photos.
     seed : int, default 0
     """
-    measured = np.array([[one.mean() for one in errors]])
-    curves = _resampled_curves(errors, groups, seed)
+    measured = mean_errors(errors, weights)[None]
+    curves = _resampled_curves(errors, groups, np.ones(len(groups)) if weights is None else weights, seed)
     last, twice = float(photos[-1]), 2 * float(photos[-1])
     law, laws = fit_power_laws(photos, measured), fit_power_laws(photos, curves)
     low, high = np.quantile(laws(last) - laws(twice), [0.025, 0.975])
@@ -148,11 +159,13 @@ def _miss(photos: _Floats, measured: _Floats) -> float:
     return float(abs(law(float(photos[-1])) - measured[:, -1])[0])
 
 
-def _resampled_curves(errors: Sequence[_Floats], groups: NDArray[np.int64], seed: int) -> _Floats:
+def _resampled_curves(
+    errors: Sequence[_Floats], groups: NDArray[np.int64], weights: _Floats, seed: int
+) -> _Floats:
     """Return the mean error at each size in every bootstrap resample of scored groups and draws, (r, s)."""
     _, group = np.unique(groups, return_inverse=True)
-    size = np.bincount(group).astype(np.float64)
-    sums = [np.stack([np.bincount(group, row) for row in one]) for one in errors]
+    size = np.bincount(group, weights)
+    sums = [np.stack([np.bincount(group, weights * row) for row in one]) for one in errors]
     rng = np.random.default_rng(seed)
     blocks = []
     for counts in resampled(len(size), _RESAMPLES, seed):

@@ -94,7 +94,7 @@ def curve_figure(curve: LearningCurve) -> Figure:
         _draw(axes, curve.photos, values, found, upward=name == "accuracy")
         axes.set_ylabel(name, fontsize=10)
         tidy(axes)
-    plots[0].yaxis.set_major_formatter(PercentFormatter(1))
+    plots[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     plots[-1].set_xlabel("training photos", fontsize=10)
     figure.suptitle(f"learning curve of the default head, {curve.n:,} photos scored", fontsize=11)
     return figure

@@ -105,6 +105,17 @@ def test_views_of_a_photo_stay_together_and_only_plain_photos_are_scored():
     assert curve.photos.tolist() == expected.photos.tolist()
 
 
+def test_weights_are_used_in_training_and_in_scores():
+    train, validation = photos(120), photos(100, seed=1)
+    weights = np.random.default_rng(0).uniform(0.1, 5, 220)
+    given = train._replace(weights=weights[:120]), validation._replace(weights=weights[120:])
+    head = logistic().fit(train.X, train.y, sample_weight=weights[:120])
+    right = head.predict(validation.X) == validation.y
+    curve = learning_curve(logistic, *given)
+    assert curve.accuracy[-1] == pytest.approx(np.average(right, weights=weights[120:]))
+    assert curve.accuracy[-1] != learning_curve(logistic, train, validation).accuracy[-1]
+
+
 def test_a_head_without_probabilities_has_no_log_loss():
     curve = learning_curve(LinearSVC, photos(100), photos(50, seed=1))
     assert curve.log_loss is None

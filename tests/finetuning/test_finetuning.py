@@ -132,6 +132,16 @@ def test_the_model_predicts_photos_as_it_was_scored(done, place):
     )
 
 
+def test_the_model_knows_the_photos_that_it_was_tuned_and_chosen_on(done):
+    photos = Model.load(done.result.model).photos
+    with done.extraction.open() as features:
+        digests = {split: features[split].digests for split in features.splits}
+    assert photos.trained_on(digests["train"]).all()
+    assert photos.chosen_on(digests["validation"]).all()
+    assert not photos.trained_on(digests["test"]).any()
+    assert not photos.chosen_on(digests["test"]).any()
+
+
 def test_it_is_entered_among_the_runs_heads(done, place):
     written = json.loads((place / "run" / "heads.json").read_text())
     assert [head["name"] for head in written["heads"]] == ["linear", "finetuned"]
