@@ -219,18 +219,16 @@ def _fit_stack(
 
 
 def _warn_of_all_epochs(members: Sequence[_Member], data: _Data) -> None:
-    if any(head.early_stopping for head, _ in members):
-        why = (
-            "the features are on disk"
-            if is_feature_source(data.features)
-            else f"{data.photos:,} photos are few"
-        )
-        warnings.warn(
-            f"early_stopping had no validation data, and {why} to hold some out: all "
-            f"{members[0].head.epochs:,} epochs were trained",
-            UserWarning,
-            stacklevel=5,
-        )
+    if not any(head.early_stopping for head, _ in members):
+        return
+    on_disk = is_feature_source(data.features)
+    why = "from features on disk" if on_disk else f"of {data.photos:,} photos, which are too few,"
+    warnings.warn(
+        f"early_stopping had no validation data, and {why} none are held out: all "
+        f"{members[0].head.epochs:,} epochs were trained",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 class _Projection(NamedTuple):
