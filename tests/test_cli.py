@@ -33,6 +33,7 @@ COMMANDS = (
     "info",
     "sample",
     "predict",
+    "evaluate",
     "export",
     "pack",
     "cache",

@@ -519,7 +519,9 @@ def sweep_of(**section):
 
 def test_a_sweep_needs_no_section():
     sweep = parse().sweep
-    assert (sweep.trials, sweep.metric, sweep.sampler, sweep.timeout) == (None, "accuracy", "tpe", None)
+    assert (sweep.trials, sweep.metric, sweep.sampler, sweep.timeout) == (None, None, "tpe", None)
+    assert parse().sweep_metric == "log_loss"
+    assert parse({"selection": {"metric": "macro_f1"}}).sweep_metric == "macro_f1"
     assert list(sweep.space) == list(DEFAULT_SPACE)
     assert sweep.space["logistic"].parameters["C"] == Range(low=1e-4, high=10.0, log=True)
 

@@ -14,7 +14,17 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state, compute_class_weight
 
 from featcache.errors import TrainingError
-from featcache.heads.dense.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_feature_source, view_count
+from featcache.heads.dense.feed import (
+    NO_FOLD,
+    Feed,
+    InMemory,
+    Rows,
+    Streamed,
+    is_feature_source,
+    view_count,
+    weights_of,
+)
+from featcache.heads.dense.holdout import checked_groups, checked_weights, draw_groups, draw_per_class
 from featcache.heads.dense.training import (
     Measures,
     Prune,
@@ -72,6 +82,8 @@ def fit_together(
     views: int = 1,
     prune: Prune | None = None,
     max_memory: int = MAX_MEMORY,
+    sample_weight: Any = None,
+    groups: Any = None,
 ) -> list[TrainingError | None]:
     """Fit dense heads in place, many at a time.
 
@@ -82,7 +94,7 @@ def fit_together(
     Parameters
     ----------
     heads : sequence of DenseHead
-    X, y, validation_data, views
+    X, y, validation_data, views, sample_weight, groups
         As `DenseHead.fit` takes them.
     prune : callable, optional
         Called as ``prune(epoch, measures)`` after every epoch of a stack: the epoch's number, from 1, and
@@ -104,12 +116,27 @@ def fit_together(
     """
     for head in heads:
         head._validate_params()
-    data = _Data.checked(heads[0], X, y, validation_data, views=views, max_memory=max_memory)
+    data = _Data.checked(
+        heads[0],
+        X,
+        y,
+        validation_data,
+        views=views,
+        max_memory=max_memory,
+        sample_weight=sample_weight,
+        groups=groups,
+    )
     return _fit([_Member(head) for head in heads], data, prune)
 
 
 def fit_folds(
-    heads: Sequence[StackableHead], X: Any, y: Any, folds: NDArray[np.integer[Any]], views: int = 1
+    heads: Sequence[StackableHead],
+    X: Any,
+    y: Any,
+    folds: NDArray[np.integer[Any]],
+    views: int = 1,
+    *,
+    sample_weight: Any = None,
 ) -> list[list[Any]]:
     """Fit each head once per fold, on the rows outside of it; all of them are members of stacks.
 
@@ -123,6 +150,7 @@ def fit_folds(
         Number of each row's fold, from 0; one for all views of a photo.
     views : int
         As `DenseHead.fit` takes it; heads are measured on the first view, the plain photo.
+    sample_weight : array of shape (n,), optional
 
     Returns
     -------
@@ -134,7 +162,8 @@ def fit_folds(
     members = [_Member(clone(head), fold) for head in heads for fold in range(count)]
     for member in members:
         member.head._validate_params()
-    errors = _fit(members, _Data.checked(members[0].head, X, y, folds=folds, views=views))
+    data = _Data.checked(members[0].head, X, y, folds=folds, views=views, sample_weight=sample_weight)
+    errors = _fit(members, data)
     fitted = [error or member.head for member, error in zip(members, errors, strict=True)]
     return [fitted[start : start + count] for start in range(0, len(fitted), count)]
 
@@ -211,7 +240,7 @@ def _fit_stack(
     if feeds.validation is None and data.folds is None:
         params = [replace(one, patience=None) for one in params]
         _warn_of_all_epochs(members, data)
-    results = train(start, feeds.train, feeds.validation, params, rng, prune)
+    results = train(start, feeds.train, feeds.validation, params, rng, prune, data.has_weights)
     for (head, _), result in zip(members, results, strict=True):
         if isinstance(result, Trained):
             head._keep(_on_features(result, feeds.projection), {**data.facts, "classes_": data.classes})
@@ -221,8 +250,11 @@ def _fit_stack(
 def _warn_of_all_epochs(members: Sequence[_Member], data: _Data) -> None:
     if not any(head.early_stopping for head, _ in members):
         return
-    on_disk = is_feature_source(data.features)
-    why = "from features on disk" if on_disk else f"of {data.photos:,} photos, which are too few,"
+    if is_feature_source(data.features):
+        why = "from features on disk"
+    else:
+        of = " in these groups" if data.groups is not None else ""
+        why = f"of {data.photos:,} photos{of}, which are too few,"
     warnings.warn(
         f"early_stopping had no validation data, and {why} none are held out: all "
         f"{members[0].head.epochs:,} epochs were trained",
@@ -252,6 +284,10 @@ def _on_features(trained: Trained, projection: _Projection | None) -> Trained:
     return trained
 
 
+_Validation = tuple[Any, NDArray[np.int32], NDArray[np.float32] | None]
+"""Features, positions of the class, and weights."""
+
+
 class _Feeds(NamedTuple):
     """What a head trains on, is measured on, and what features went through to get there."""
 
@@ -270,8 +306,10 @@ class _Data:
     labels : array of shape (n,)
         Positions in `classes`.
     folds : array of shape (n,) or None
-    validation : (array or FeatureSource, array) or None
-        Features and positions of the class.
+    weights : float32 array of shape (n,), or None
+    groups : array of shape (n,) or None
+    validation : (array or FeatureSource, array, array or None) or None
+        Features, positions of the class and weights.
     classes : array of shape (k,)
     facts : dict
         What heads learn of the features: scikit-learn's attributes and ``features_shape_``.
@@ -283,7 +321,9 @@ class _Data:
     features: Any
     labels: NDArray[np.int32]
     folds: NDArray[Any] | None
-    validation: tuple[Any, NDArray[np.int32]] | None
+    weights: NDArray[np.float32] | None
+    groups: NDArray[Any] | None
+    validation: _Validation | None
     classes: NDArray[Any]
     facts: dict[str, Any]
     views: int
@@ -301,9 +341,13 @@ class _Data:
         folds: NDArray[Any] | None = None,
         views: int = 1,
         max_memory: int = MAX_MEMORY,
+        sample_weight: Any = None,
+        groups: Any = None,
     ) -> _Data:
         """Check the data as `DenseHead.fit` takes them; errors name `head`."""
         features, y = head._take(X, y)
+        weights = checked_weights(weights_of(features) if sample_weight is None else sample_weight, len(y))
+        groups = None if groups is None else checked_groups(groups, len(y))
         views = view_count(features) if is_feature_source(features) else _checked_views(views, y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -311,18 +355,38 @@ class _Data:
             raise ValueError(f"a classifier needs at least 2 classes; y has one class, {only!r}")
         facts = {name: vars(head)[name] for name in _FACTS if name in vars(head)}
         validation = None if validation_data is None else _checked_validation(head, validation_data, classes)
-        return cls(features, labels.astype(np.int32), folds, validation, classes, facts, views, max_memory)
+        return cls(
+            features,
+            labels.astype(np.int32),
+            folds,
+            weights,
+            groups,
+            validation,
+            classes,
+            facts,
+            views,
+            max_memory,
+        )
 
     @property
     def outputs(self) -> int:
         """Outputs of a head: 1 for two classes, else one for each."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows have weights of their own."""
+        return self.weights is not None or (self.validation is not None and self.validation[2] is not None)
+
     def class_weights(self, head: StackableHead, held_out: int) -> tuple[float, ...] | None:
         """Return the weights by class that `head` asks for."""
         if head.class_weight is None:
             return None
-        labels = self.labels if self.folds is None else self.labels[self.folds != held_out]
+        rows = slice(None) if self.folds is None else self.folds != held_out
+        labels = self.labels[rows]
+        if head.class_weight == "balanced" and self.weights is not None:
+            by_class = np.bincount(labels, self.weights[rows], minlength=len(self.classes))
+            return tuple((by_class.sum() / (len(self.classes) * by_class)).tolist())
         weights = compute_class_weight(head.class_weight, classes=self.classes, y=self.classes[labels])
         return tuple(weights.tolist())
 
@@ -338,14 +402,27 @@ class _Data:
 
     def with_held_out(self, share: float, random: np.random.RandomState) -> _Data:
         """Return the data with a share of the photos, drawn per class, for validation."""
-        drawn = _draw_per_class(self.labels[:: self.views], share, random)
+        labels = self.labels[:: self.views]
+        if self.groups is None:
+            drawn = draw_per_class(labels, share, random)
+        else:
+            drawn = draw_groups(labels, self.groups[:: self.views], share, random)
+        if not drawn.any():
+            return self
         photos, held_out = np.flatnonzero(~drawn) * self.views, np.flatnonzero(drawn) * self.views
         rows = (photos[:, None] + np.arange(self.views)).ravel()
+        weights = self.weights
         return replace(
             self,
             features=self.features[rows],
             labels=self.labels[rows],
-            validation=(self.features[held_out], self.labels[held_out]),
+            weights=None if weights is None else weights[rows],
+            groups=None,
+            validation=(
+                self.features[held_out],
+                self.labels[held_out],
+                None if weights is None else weights[held_out],
+            ),
             _feeds={},
         )
 
@@ -359,22 +436,24 @@ class _Data:
     def _in_memory(self, pooling: str, pca: int | None) -> _Feeds:
         vectors = vectors_of(self.features, pooling)
         projection = None if pca is None else _principal_components(vectors, pca)
-        feed = InMemory(Rows.of(_projected(vectors, projection), self.labels, self.folds), self.views)
+        rows = Rows.of(_projected(vectors, projection), self.labels, self.folds, self.weights)
+        feed = InMemory(rows, self.views)
         return _Feeds(feed, self._validation_feed(pooling, projection), projection)
 
     def _streamed(self, pooling: str, pca: int | None) -> _Feeds:
         if pca is not None:
             raise TrainingError("pca needs the features in memory; load the split, or leave pca out")
-        feed = Streamed(self.features, self.labels, pooling, self.max_memory)
+        feed = Streamed(self.features, self.labels, pooling, self.max_memory, self.weights)
         return _Feeds(feed, self._validation_feed(pooling, None))
 
     def _validation_feed(self, pooling: str, projection: _Projection | None) -> Feed | None:
         if self.validation is None:
             return None
-        features, labels = self.validation
+        features, labels, weights = self.validation
         if is_feature_source(features):
-            return Streamed(features, labels, pooling, self.max_memory)
-        return InMemory(Rows.of(_projected(vectors_of(features, pooling), projection), labels))
+            return Streamed(features, labels, pooling, self.max_memory, weights)
+        vectors = _projected(vectors_of(features, pooling), projection)
+        return InMemory(Rows.of(vectors, labels, weights=weights))
 
 
 def _checked_views(views: int, y: NDArray[Any]) -> int:
@@ -396,25 +475,12 @@ def _checked_views(views: int, y: NDArray[Any]) -> int:
     return views
 
 
-def _draw_per_class(
-    labels: NDArray[np.int32], share: float, random: np.random.RandomState
-) -> NDArray[np.bool_]:
-    """Draw a share of the rows of each class, one at least and not all; of a class of one row none."""
-    drawn = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
-        drawn[rows[:count]] = True
-    return drawn
-
-
 _FACTS = ("features_shape_", "n_features_in_", "feature_names_in_")
 
 
-def _checked_validation(
-    head: StackableHead, validation_data: Any, classes: NDArray[Any]
-) -> tuple[Any, NDArray[np.int32]]:
-    X, y = (validation_data, None) if is_feature_source(validation_data) else validation_data
+def _checked_validation(head: StackableHead, validation_data: Any, classes: NDArray[Any]) -> _Validation:
+    is_source = is_feature_source(validation_data)
+    X, y, *rest = (validation_data, None) if is_source else validation_data
     X = head._check(X)
     y = np.asarray(X.labels if y is None else y)
     unknown = np.setdiff1d(y, classes)
@@ -422,7 +488,8 @@ def _checked_validation(
         raise ValueError(f"validation_data has labels that y has not: {unknown.tolist()[:5]}")
     if y.shape != (len(X),):
         raise ValueError(f"validation_data has {len(X)} rows of features and labels of shape {y.shape}")
-    return X, np.searchsorted(classes, y).astype(np.int32)
+    weights = checked_weights(rest[0] if rest else weights_of(X), len(y))
+    return X, np.searchsorted(classes, y).astype(np.int32), weights
 
 
 def _principal_components(vectors: NDArray[Any], count: int) -> _Projection:
