@@ -18,7 +18,7 @@ from featcache.heads.vectors import unit_rows
 _TOLERANCE = 1e-5
 """Of the fits of the path, nats a row: the loss of held-out rows does not change visibly below it."""
 
-_WAIT, _WORTHWHILE = 2, 0.005
+_WAIT, _WORTHWHILE = 2, 0.01
 """The path ends when so many penalties in a row did not lower the loss by this share of it."""
 
 _SMALLEST_VARIANCE = 1e-6

@@ -248,19 +248,19 @@ def _fit_stack(
 
 
 def _warn_of_all_epochs(members: Sequence[_Member], data: _Data) -> None:
-    if any(head.early_stopping for head, _ in members):
-        if is_feature_source(data.features):
-            why = "the features are on disk"
-        elif data.groups is not None:
-            why = f"{data.photos:,} photos in these groups are few"
-        else:
-            why = f"{data.photos:,} photos are few"
-        warnings.warn(
-            f"early_stopping had no validation data, and {why} to hold some out: all "
-            f"{members[0].head.epochs:,} epochs were trained",
-            UserWarning,
-            stacklevel=5,
-        )
+    if not any(head.early_stopping for head, _ in members):
+        return
+    if is_feature_source(data.features):
+        why = "from features on disk"
+    else:
+        of = " in these groups" if data.groups is not None else ""
+        why = f"of {data.photos:,} photos{of}, which are too few,"
+    warnings.warn(
+        f"early_stopping had no validation data, and {why} none are held out: all "
+        f"{members[0].head.epochs:,} epochs were trained",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 class _Projection(NamedTuple):

@@ -126,7 +126,7 @@ def test_dropout_changes_training_and_not_prediction():
 
 def test_history_has_an_entry_for_every_epoch():
     X, y = blobs(2)
-    head = DenseHead(epochs=4, random_state=0).fit(X, y)
+    head = DenseHead(epochs=4, early_stopping=False, random_state=0).fit(X, y)
     assert {key: len(values) for key, values in head.history_.items()} == {"loss": 4, "accuracy": 4}
     head.fit(X, y, validation_data=(X[:20], y[:20]))
     assert set(head.history_) == {"loss", "accuracy", "val_loss", "val_accuracy"}
@@ -161,7 +161,7 @@ def test_before_training_the_first_weights_are_measured(classes, settings):
 
 def test_measuring_the_first_weights_changes_no_training_and_needs_validation_data():
     X, y = blobs(2)
-    settings = {"units": (8,), "dropout": 0.5, **FAST}
+    settings = {"units": (8,), "dropout": 0.5, "early_stopping": False, **FAST}
     alone = DenseHead(**settings).fit(X, y)
     watched = DenseHead(**settings).fit(X, y, validation_data=(X[:50], y[:50]))
     assert alone.before_ is None
@@ -178,7 +178,7 @@ def test_early_stopping_restores_the_best_epoch():
     losses = head.history_["val_loss"]
     assert head.n_iter_ == len(losses) < 100
     assert head.best_epoch_ == int(np.argmin(losses)) + 1 == head.n_iter_ - 3
-    best = DenseHead(**{**settings, "epochs": head.best_epoch_}).fit(X, y)
+    best = DenseHead(**{**settings, "epochs": head.best_epoch_}, early_stopping=False).fit(X, y)
     for restored, trained in zip(head.coefs_, best.coefs_, strict=True):
         np.testing.assert_array_equal(restored, trained)
 
@@ -401,7 +401,7 @@ def test_training_prints_nothing():
     code = """
 import numpy as np
 from featcache.heads.dense.head import DenseHead
-DenseHead(epochs=1).fit(np.eye(4), [0, 1, 0, 1])
+DenseHead(epochs=1, early_stopping=False).fit(np.eye(4), [0, 1, 0, 1])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

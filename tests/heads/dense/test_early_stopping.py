@@ -39,7 +39,9 @@ def test_without_validation_data_some_of_every_class_are_held_out():
 @pytest.mark.parametrize("rows", [4, 29])
 def test_few_photos_are_all_trained_on_for_all_epochs_and_this_is_said(rows):
     X, y = photos(rows)
-    with pytest.warns(UserWarning, match=f"{rows} photos are few to hold some out: all 7 epochs"):
+    with pytest.warns(
+        UserWarning, match=f"of {rows} photos, which are too few, none are held out: all 7 epochs"
+    ):
         head = DenseHead(epochs=7, learning_rate=0.5, patience=1, random_state=0).fit(X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
