@@ -2,9 +2,9 @@
 
     python -m benchmarks.sets --folder SETS
 
-writes one ``.npz`` file per set. Photos are written to a temporary folder where they are not files already;
-features are featcache's own: MobileNetV2 at 160 px, average pooling, f32. A photo that a set contains twice is
-taken once, so that it cannot be in train and in test.
+writes one ``.npz`` file per set. Photos are written to a temporary folder where they are not files already.
+The features are those of featcache: MobileNetV2 at 160 px, average pooling, f32. A photo that is twice in a
+set is taken once, so that it cannot be in train and in test.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def catanddog(_: Path) -> Iterator[Photo]:
 def solar_cells(_: Path) -> Iterator[Photo]:
     """Give 2,624 solar cells, functional or defective.
 
-    The annotation is the probability of a defect, 0, 1/3, 2/3 or 1 (Deitsch et al., Automatic classification of
-    defective photovoltaic module cells in electroluminescence images, Solar Energy 185 (2019) 455-468). The
-    label is the more probable one, and its probability is the photo's weight.
+    The annotation is the probability of a defect: 0, 1/3, 2/3 or 1 (Deitsch et al., Automatic classification
+    of defective photovoltaic module cells in electroluminescence images, Solar Energy 185, 2019, 455-468).
+    The label is the more probable one, and its probability is the photo's weight.
     """
     for path, probability, kind in _cells():
         yield Photo(path, "defective" if probability >= 0.5 else "functional", _sureness(probability), kind)
