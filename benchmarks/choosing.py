@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ SMALL = 300
 """Validation photos below which a set is small."""
 
 _ALL = 0.6
-_REPEATS = {100: 3, 400: 1, 0: 1}
 _FEWEST_EXPECTED = 9  # photos of the rarest class in a pool
 
 Key = tuple[str, int, int]
@@ -46,13 +46,15 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--only", action="append", choices=SETS, help="a set; may be repeated")
     parser.add_argument("--size", action="append", type=int, choices=SIZES, help="0 is all; may be repeated")
+    parser.add_argument("--repeats", type=int, default=1, help="of the cross-validation; rule e needs 3")
     parser.add_argument("--table", action="store_true", help="compute nothing; show what is there")
     arguments = parser.parse_args()
     facts = machine()
     names = arguments.only or list(SETS)
     journal = arguments.sets / "choosing.jsonl"
     if not arguments.table:
-        _run(names, arguments.size or SIZES, arguments.draws, arguments.sets, journal)
+        wanted = list(_wanted(names, arguments.size or SIZES, arguments.draws))
+        _run(wanted, arguments.repeats, arguments.sets, journal)
     draws = {key: draw for key, draw in read(journal).items() if key[0] in names}
     summaries = summarize(draws)
     console().print(table(summaries))
@@ -62,28 +64,33 @@ def main() -> None:
         console().print(f"written: {save('choosing', result)}")
 
 
-def _run(names: Sequence[str], sizes: Sequence[int], draws: int, folder: Path, journal: Path) -> None:
-    sets = {name: feature_set(name, folder) for name in names}
+def _run(wanted: Iterable[Key], repeats: int, folder: Path, journal: Path) -> None:
+    """Compute the draws that the journal lacks, or has with fewer repetitions."""
     done = read(journal) if journal.exists() else {}
     with journal.open("a", encoding="utf-8") as file, threadpool_limits(1):
-        for key in _wanted(sets, sizes, draws):
-            if key in done:
+        for key in wanted:
+            name, size, draw = key
+            found = _loaded(name, folder)
+            if (key in done and _repeats(done[key]) >= repeats) or not _fits(found, size):
                 continue
             started = time.monotonic()
-            file.write(json.dumps(_record(sets[key[0]], key)) + "\n")
+            file.write(json.dumps(_record(found, key, repeats)) + "\n")
             file.flush()
             console().print(
-                f"{key[0]}, {key[1] or 'all'} photos, draw {key[2]}: {time.monotonic() - started:.1f} s"
+                f"{name}, {size or 'all'} photos, draw {draw}: {time.monotonic() - started:.1f} s"
             )
 
 
-def _wanted(sets: Mapping[str, FeatureSet], sizes: Sequence[int], draws: int) -> Iterator[Key]:
+_loaded = cache(feature_set)
+
+
+def _wanted(names: Sequence[str], sizes: Sequence[int], draws: int) -> Iterator[Key]:
     """Give the draws in an order that lets the run be ended early: one of each set and size in turn."""
-    for draw in range(draws):
-        for size in sizes:
-            for name, found in sets.items():
-                if _fits(found, size):
-                    yield name, size, draw
+    return ((name, size, draw) for draw in range(draws) for size in sizes for name in names)
+
+
+def _repeats(draw: Draw) -> int:
+    return min(len(head.folds) for head in draw.values())
 
 
 def _fits(found: FeatureSet, size: int) -> bool:
@@ -91,10 +98,10 @@ def _fits(found: FeatureSet, size: int) -> bool:
     return size < _ALL * len(found.y) and (not size or rarest * size >= _FEWEST_EXPECTED)
 
 
-def _record(found: FeatureSet, key: Key) -> dict[str, Any]:
+def _record(found: FeatureSet, key: Key, repeats: int) -> dict[str, Any]:
     name, size, draw = key
     rows = draw_rows(found.y, size or round(_ALL * len(found.y)), draw)
-    heads = score_heads(found, rows, _REPEATS[size], draw)
+    heads = score_heads(found, rows, repeats, draw)
     return {
         "set": name,
         "size": size,
@@ -142,7 +149,7 @@ def summarize(draws: Mapping[Key, Draw]) -> dict[str, dict[str, Any]]:
 
 
 def _has(rule: Rule, draws: Iterable[Draw]) -> bool:
-    return all(len(head.folds) >= rule.repeats for draw in draws for head in draw.values())
+    return all(_repeats(draw) >= rule.repeats for draw in draws)
 
 
 def _figures(rule: Rule, cases: Sequence[Sequence[Draw]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from featcache.evaluation.scoring import predictions_of
 from featcache.heads.dense.head import DenseHead
 
 FOLDS = 5
+_INNER_FOLDS = 3  # of heads that choose or calibrate for themselves
 
 _VALIDATION = 0.2
 _FEWEST = 7  # of a class in a pool: five folds, and folds within their rest
@@ -66,7 +67,7 @@ def _tuned(scaling: Any, Cs: NDArray[np.float64]) -> Any:
     path = LogisticRegressionCV(
         Cs=Cs,
         l1_ratios=(0,),
-        cv=FOLDS,
+        cv=_INNER_FOLDS,
         scoring="neg_log_loss",
         max_iter=300,
         tol=1e-3,
@@ -76,14 +77,16 @@ def _tuned(scaling: Any, Cs: NDArray[np.float64]) -> Any:
 
 
 CANDIDATES: dict[str, Callable[[], Any]] = {
-    "logistic-cv": lambda: _tuned(StandardScaler(), np.logspace(-5, 0, 6)),
-    "logistic-cv-l2": lambda: _tuned(FunctionTransformer(_of_one_length), np.logspace(-4, 1, 6)),
+    "logistic-cv": lambda: _tuned(StandardScaler(), np.logspace(-4, 0, 5)),
+    "logistic-cv-l2": lambda: _tuned(FunctionTransformer(_of_one_length), np.logspace(-3, 1, 5)),
     "logistic-C0.1": lambda: _logistic(0.1),
     "linear": lambda: DenseHead(epochs=20, learning_rate=1e-3, random_state=0),
     "dense-256": lambda: DenseHead((256,), dropout=0.5, epochs=20, learning_rate=1e-3, random_state=0),
     "logistic-C0.001": lambda: _logistic(0.001),
     "logistic-C10": lambda: _logistic(10),
-    "svc": lambda: make_pipeline(StandardScaler(), CalibratedClassifierCV(SVC(), ensemble=False)),
+    "svc": lambda: make_pipeline(
+        StandardScaler(), CalibratedClassifierCV(SVC(), cv=_INNER_FOLDS, ensemble=False)
+    ),
     "forest": lambda: RandomForestClassifier(50, random_state=0),
     "lda": lambda: LinearDiscriminantAnalysis(),
     "knn": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier()),

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sets --folder SETS
 
-writes one ``.npz`` file per set. Photos are written to a temporary folder where they are not files already.
+writes one ``.npz`` file per set; photos that are not files already are written below ``SETS/photos``.
 The features are those of featcache: MobileNetV2 at 160 px, average pooling, f32. A photo that is twice in a
 set is taken once, so that it cannot be in train and in test.
 """
@@ -57,6 +57,8 @@ class FeatureSet:
     weights : array of float64, shape (n,)
         Of the photos; ones where all labels are equally sure.
     kinds : array of str, shape (n,)
+    paths : array of str, shape (n,)
+        Of the photos.
     """
 
     name: str
@@ -65,6 +67,7 @@ class FeatureSet:
     classes: tuple[str, ...]
     weights: NDArray[np.float64]
     kinds: NDArray[np.str_]
+    paths: NDArray[np.str_]
 
 
 def cats_dogs(_: Path) -> Iterator[Photo]:
@@ -134,13 +137,33 @@ def feature_set(name: str, folder: Path) -> FeatureSet:
     """Return a set; its features are computed once and then kept in `folder`."""
     path = folder / f"{name}.npz"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as work:
-            _write(path, _computed(name, Path(work), folder / "cache"))
+        photos = folder / "photos" / name
+        photos.mkdir(parents=True, exist_ok=True)
+        _write(path, _computed(list(SETS[name](photos)), folder))
     with np.load(path, allow_pickle=False) as kept:
         arrays = {key: kept[key] for key in kept.files}
-    classes = tuple(arrays["classes"].tolist())
-    return FeatureSet(name, arrays["X"], arrays["y"], classes, arrays["weights"], arrays["kinds"])
+    return FeatureSet(name, **(arrays | {"classes": tuple(arrays["classes"].tolist())}))
+
+
+def recipe(photos: Iterable[tuple[Any, str]], folder: Path, work: Path, **sections: Any) -> Recipe:
+    """Return a recipe on photos of a set, with the network and the store of the sets.
+
+    Parameters
+    ----------
+    photos : iterable of (path, label)
+    folder : Path
+        Of the sets.
+    work : Path
+        Where the manifest and the run go.
+    **sections
+        Further sections of the recipe.
+    """
+    manifest = work / "photos.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *photos])
+    base = {"weights": str(shared_folder() / "weights" / WEIGHTS), "image_size": _SIZE, "precision": "f32"}
+    places = {"cache": str(folder.absolute() / "cache"), "run": str(work / "run")}
+    return Recipe.parse({"data": {"manifest": str(manifest)}, "base": base, **places, **sections})
 
 
 def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -150,22 +173,16 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     partial.replace(path)
 
 
-def _computed(name: str, work: Path, cache: Path) -> dict[str, NDArray[Any]]:
-    photos = list(SETS[name](work))
-    manifest = work / f"{name}.csv"
-    with manifest.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("path", "label"), *((one.path, one.label) for one in photos)])
-    base = {"weights": str(shared_folder() / "weights" / WEIGHTS), "image_size": _SIZE, "precision": "f32"}
-    recipe = Recipe.parse(
-        {"data": {"manifest": str(manifest)}, "base": base, "cache": str(cache), "run": str(work / "run")}
-    )
-    with extract(recipe).open() as features:
-        splits = [features[split] for split in features.splits]
-        X, y = (np.concatenate(parts) for parts in zip(*(split.load() for split in splits), strict=True))
-        digests = np.concatenate([split.digests for split in splits])
-        paths = [path for split in splits for path in split.paths]
-        classes = features.classes
-    by_path = {str(one.path): one for one in photos}
+def _computed(photos: Sequence[Photo], folder: Path) -> dict[str, NDArray[Any]]:
+    by_path = {str(one.path.resolve()): one for one in photos}
+    with tempfile.TemporaryDirectory() as work:
+        labelled = ((path, one.label) for path, one in by_path.items())
+        with extract(recipe(labelled, folder, Path(work))).open() as features:
+            splits = [features[split] for split in features.splits]
+            X, y = (np.concatenate(parts) for parts in zip(*(split.load() for split in splits), strict=True))
+            digests = np.concatenate([split.digests for split in splits])
+            paths = [path for split in splits for path in split.paths]
+            classes = features.classes
     first = _first_of_each(digests, paths)
     chosen = [by_path[paths[row]] for row in first]
     return {
@@ -174,6 +191,7 @@ def _computed(name: str, work: Path, cache: Path) -> dict[str, NDArray[Any]]:
         "classes": np.array(classes),
         "weights": np.array([one.weight for one in chosen]),
         "kinds": np.array([one.kind or one.label for one in chosen]),
+        "paths": np.array([str(one.path.resolve()) for one in chosen]),
     }
 
 
