@@ -33,6 +33,9 @@ SIZES = (100, 400, 0)
 SMALL = 300
 """Validation photos below which a set is small."""
 
+GROUPS = {"small": f"below {SMALL}", "large": f"{SMALL} and more", "all": "all"}
+"""Groups of sets and sizes, by validation photos."""
+
 _ALL = 0.6
 _FEWEST_EXPECTED = 9  # photos of the rarest class in a pool
 
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--size", action="append", type=int, choices=SIZES, help="0 is all; may be repeated")
     parser.add_argument("--repeats", type=int, default=1, help="of the cross-validation; rule e needs 3")
     parser.add_argument("--table", action="store_true", help="compute nothing; show what is there")
+    parser.add_argument("--markdown", action="store_true", help="print the table for docs/choosing.md, too")
     arguments = parser.parse_args()
     facts = machine()
     names = arguments.only or list(SETS)
@@ -59,6 +63,8 @@ def main() -> None:
     summaries = summarize(draws)
     console().print(table(summaries))
     console().print(in_words(facts))
+    if arguments.markdown:
+        print(*markdown(summaries), sep="\n")
     if not arguments.table:
         result = {"machine": facts, "heads": list(CANDIDATES), "draws": _counts(draws), "rules": summaries}
         console().print(f"written: {save('choosing', result)}")
@@ -170,6 +176,17 @@ def _counts(draws: Mapping[Key, Draw]) -> dict[str, int]:
         key = f"{name} {size or 'all'}"
         counts[key] = counts.get(key, 0) + 1
     return counts
+
+
+def markdown(summaries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Give the lines of the table in ``docs/choosing.md``, with regrets against the best of all heads."""
+    yield "| validation photos | rule | log loss | accuracy | regret: log loss | accuracy | best taken |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for group, rules in summaries.items():
+        for key, one in rules.items():
+            losses = f"{one['log_loss']:.3f} | {one['accuracy']:.2%} | {one['log_loss_any']:.4f}"
+            shares = f"{one['accuracy_any']:.2%} | {one['is_best']:.0%}"
+            yield f"| {GROUPS[group]} | {key}: {one['rule']} | {losses} | {shares} |"
 
 
 def table(summaries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
