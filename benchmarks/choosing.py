@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--size", action="append", type=int, choices=SIZES, help="0 is all; may be repeated")
     parser.add_argument("--repeats", type=int, default=1, help="of the cross-validation; rule e needs 3")
     parser.add_argument("--table", action="store_true", help="compute nothing; show what is there")
+    parser.add_argument("--keep", action="store_true", help="only compute and keep draws; show nothing")
     parser.add_argument("--markdown", action="store_true", help="print the table for docs/choosing.md, too")
     arguments = parser.parse_args()
     facts = machine()
@@ -59,6 +60,8 @@ def main() -> None:
     if not arguments.table:
         wanted = list(_wanted(names, arguments.size or SIZES, arguments.draws))
         _run(wanted, arguments.repeats, arguments.sets, journal)
+        if arguments.keep:
+            return
     draws = {key: draw for key, draw in read(journal).items() if key[0] in names}
     summaries = summarize(draws)
     console().print(table(summaries))

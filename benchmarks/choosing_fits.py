@@ -76,12 +76,17 @@ def _tuned(scaling: Any, Cs: NDArray[np.float64]) -> Any:
     return make_pipeline(scaling, Span(), path)
 
 
+def _dense(*units: int, dropout: float = 0.0) -> DenseHead:
+    """Return a head that trains for 20 epochs, whatever its validation loss does."""
+    return DenseHead(units, dropout=dropout, epochs=20, early_stopping=False, random_state=0)
+
+
 CANDIDATES: dict[str, Callable[[], Any]] = {
     "logistic-cv": lambda: _tuned(StandardScaler(), np.logspace(-4, 0, 5)),
     "logistic-cv-l2": lambda: _tuned(FunctionTransformer(_of_one_length), np.logspace(-3, 1, 5)),
     "logistic-C0.1": lambda: _logistic(0.1),
-    "linear": lambda: DenseHead(epochs=20, learning_rate=1e-3, random_state=0),
-    "dense-256": lambda: DenseHead((256,), dropout=0.5, epochs=20, learning_rate=1e-3, random_state=0),
+    "linear": lambda: _dense(),
+    "dense-256": lambda: _dense(256, dropout=0.5),
     "logistic-C0.001": lambda: _logistic(0.001),
     "logistic-C10": lambda: _logistic(10),
     "svc": lambda: make_pipeline(
@@ -92,9 +97,6 @@ CANDIDATES: dict[str, Callable[[], Any]] = {
     "knn": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier()),
 }
 """Heads to choose from, as people have them in a run; the first is a default head."""
-
-DEFAULTS_BEFORE = ("logistic-C0.1", "linear", "dense-256")
-"""The default heads of version 0.2."""
 
 
 @dataclass(frozen=True, eq=False)

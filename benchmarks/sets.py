@@ -161,9 +161,12 @@ def recipe(photos: Iterable[tuple[Any, str]], folder: Path, work: Path, **sectio
     manifest = work / "photos.csv"
     with manifest.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("path", "label"), *photos])
-    base = {"weights": str(shared_folder() / "weights" / WEIGHTS), "image_size": _SIZE, "precision": "f32"}
     places = {"cache": str(folder.absolute() / "cache"), "run": str(work / "run")}
-    return Recipe.parse({"data": {"manifest": str(manifest)}, "base": base, **places, **sections})
+    return Recipe.parse({"data": {"manifest": str(manifest)}, "base": _network(), **places, **sections})
+
+
+def _network() -> dict[str, Any]:
+    return {"weights": str(shared_folder() / "weights" / WEIGHTS), "image_size": _SIZE, "precision": "f32"}
 
 
 def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

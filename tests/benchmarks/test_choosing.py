@@ -140,3 +140,28 @@ def test_another_seed_draws_other_rows():
 def test_pools_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match="10 photos are too few for 4 classes"):
         draw_rows(np.repeat([0, 1, 2, 3], 20), 10, 0)
+
+
+def test_the_lines_of_the_documentation_have_equal_cells(draw):
+    header, *lines = choosing.markdown(choosing.summarize({("a", 100, 0): draw}))
+    assert {line.count("|") for line in lines} == {header.count("|")}
+    assert any(line.startswith("| below 300 | d: 5-fold log loss") for line in lines)
+
+
+def test_a_draw_is_computed_again_only_for_more_repetitions(draw, tmp_path, monkeypatch):
+    journal, asked = tmp_path / "choosing.jsonl", []
+
+    def record(found, key, repeats):
+        asked.append((key, repeats))
+        heads = {
+            name: one.to_json() | {"folds": [one.folds[0].to_json()] * repeats} for name, one in draw.items()
+        }
+        return dict(zip(("set", "size", "draw"), key, strict=True)) | {"heads": heads}
+
+    monkeypatch.setattr(choosing, "_record", record)
+    monkeypatch.setattr(choosing, "_loaded", lambda name, folder: None)
+    monkeypatch.setattr(choosing, "_fits", lambda found, size: True)
+    for repeats in (1, 1, 3):
+        choosing._run([("cats", 100, 0)], repeats, tmp_path, journal)
+    assert asked == [(("cats", 100, 0), 1), (("cats", 100, 0), 3)]
+    assert choosing._repeats(choosing.read(journal)["cats", 100, 0]) == 3
