@@ -115,7 +115,9 @@ def test_where_no_group_can_be_held_out_none_is_and_that_is_said():
     labels, groups = np.array([0, 1] * 20), np.array(["a", "b"] * 20)
     assert not draw_groups(labels, groups, 0.5, np.random.RandomState(0)).any()
     X = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
-    with pytest.warns(UserWarning, match="of 40 photos in these groups, which are too few, none are held out"):
+    with pytest.warns(
+        UserWarning, match="of 40 photos in these groups, which are too few, none are held out"
+    ):
         head = DenseHead(epochs=2, random_state=0).fit(X, labels, groups=groups)
     assert head.n_iter_ == 2
 
