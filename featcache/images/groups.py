@@ -70,10 +70,15 @@ def check_groups(source: str, photos: Sequence[FoundPhoto], settings: DataSettin
     Raises
     ------
     DataError
-        All photos are in one group, every class is a single group and its photos must be divided, or
-        ``data.strict`` and a group is in two splits of the user's own.
+        All photos are in one group, every class is a single group and its photos must be divided, there are
+        no folders for ``data.group = "folder"``, or ``data.strict`` and a group is in two given splits.
     """
     if not any(photo.group for photo in photos):
+        if settings.group is not None:
+            raise DataError(
+                f"{source}: data.group = {settings.group!r}, but no class folder holds a folder; put the "
+                "photos of each group into a folder of its own, or give a regular expression for their names"
+            )
         return
     _refuse_few(source, photos, settings)
     alone = tuple(photo.path for photo in photos if not photo.group)

@@ -120,7 +120,7 @@ class _Reader:
     Attributes
     ----------
     counts : Counter of str
-        Rows that were read in an unusual way, by what was unusual.
+        Rows that were read in an unusual way, by what was unusual, and those with a group.
     """
 
     def __init__(self, folder: Path, header: Header, skip_missing: bool) -> None:
@@ -140,6 +140,7 @@ class _Reader:
             row = _columns_of(values, self.header)
             # interned: a hundred thousand rows have a few labels, and fewer groups than rows
             label, group = sys.intern(row["label"]), sys.intern(_group_of(row.get("group", "")))
+            self.counts["grouped"] += bool(group)
             weight = _weight_of(row["weight"]) if "weight" in row else 1.0
             return FoundPhoto(self._path(row["path"]), label, row.get("split", ""), group, weight)
         except _UnusableRowError as reason:
@@ -281,6 +282,11 @@ def _note(source: str, text: ManifestText, reader: _Reader, notes: Notes) -> Non
             "manifest_guess",
             counts["forms"] > 0,
             f"{counts['forms']:,} paths of {source} were found in another form of Unicode (NFC or NFD).",
+        ),
+        (
+            "not_grouped",
+            "group" in reader.header.where and counts["grouped"] == 0,
+            f"the column group of {source} is empty: each photo is a group of its own.",
         ),
         ("empty_lines", counts["empty"] > 0, f"{counts['empty']:,} empty rows of {source} are left out."),
         (

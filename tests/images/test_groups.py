@@ -138,6 +138,18 @@ def test_a_pattern_without_a_match_is_refused(tmp_path):
     assert "is found in no file name, for example not in '1.jpg'" in refusal(root=tmp_path, group="x(.)")
 
 
+def test_class_folders_without_folders_are_refused(tmp_path):
+    put(tmp_path, "a/1.jpg", "b/2.jpg")
+    assert "no class folder holds a folder" in refusal(root=tmp_path, group="folder")
+
+
+def test_an_empty_column_is_pointed_out(tmp_path):
+    put(tmp_path, "1", "2")
+    file = manifest(tmp_path, "path,label,group\n1,a,\n2,b, \n")
+    (warning,) = table_of(manifest=file, split=ALL_TRAIN).warnings
+    assert "the column group of" in warning
+
+
 def test_a_pattern_beside_a_column_is_refused(tmp_path):
     put(tmp_path, "1", "2")
     file = manifest(tmp_path, "path,label,group\n1,a,x\n2,b,y\n")
