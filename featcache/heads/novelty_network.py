@@ -35,19 +35,27 @@ def novelty_network(novelty: Novelty, features_shape: tuple[int, ...]) -> Any:
     pooled = layers.GlobalAveragePooling2D()(features) if len(features_shape) == 3 else features
     vectors = layers.UnitNormalization()(pooled)
     distances = _distances(novelty, vectors)
-    nearest = ops.one_hot(ops.argmin(distances, axis=1), len(novelty.labels), dtype="float32")
+    smallest = ops.min(distances, axis=1, keepdims=True)
+    # an argmin of Keras's becomes a Bitcast, which neither ONNX nor OpenVINO has
+    is_nearest = ops.cast(ops.less_equal(distances, smallest), "float32")
+    nearest = is_nearest / ops.sum(is_nearest, axis=1, keepdims=True)
     tables = _tables(novelty)
     starts, lengths, drops = (_chosen(nearest, one, name) for name, one in tables.items())
-    beyond = ops.min(distances, axis=1, keepdims=True) - starts
-    passed = ops.clip(beyond / lengths, 0.0, 1.0)
+    passed = ops.clip((smallest - starts) / lengths, 0.0, 1.0)
     p_values = 1.0 - ops.sum(passed * drops, axis=1)
     return keras().Model(features, p_values, name="novelty")
 
 
 def _distances(novelty: Novelty, vectors: Any) -> Any:
-    """``|x|² - |factor x|²`` and what is linear in x, for every class."""
+    """``|x|² - |factor x|²`` and what is linear in x, for every class.
+
+    x is the vector less the mean of all classes: differences of large numbers would be rounded in float32.
+    """
     ops = keras().ops
     means, factor = novelty.means.astype(np.float64), novelty.factor.astype(np.float64)
+    centre = means.mean(axis=0)
+    vectors = keras().layers.Normalization(mean=centre, variance=np.ones(len(centre)))(vectors)
+    means = means - centre
     inner = means @ factor.T
     constant = (means**2).sum(axis=1) - (inner**2).sum(axis=1)
     linear = _dense(vectors, -2 * (means - inner @ factor).T, constant, "classes")
