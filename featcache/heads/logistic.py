@@ -31,7 +31,7 @@ _MANY_ROWS, _FOLDS_OF_MANY = 1000, 3
 _STEPS_BACK = 2
 """The best C differs little between scalings: the second path begins this far before that of the first."""
 
-_TOLERANCE = 1e-8
+_TOLERANCE = 1e-7
 """Of the final fit, nats a row."""
 
 
