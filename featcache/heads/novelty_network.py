@@ -59,11 +59,12 @@ def _distances(novelty: Novelty, vectors: Any) -> Any:
     inner = means @ factor.T
     constant = (means**2).sum(axis=1) - (inner**2).sum(axis=1)
     linear = _dense(vectors, -2 * (means - inner @ factor).T, constant, "classes")
-    common = ops.sum(ops.square(vectors), axis=1, keepdims=True)
+    # it is subtracted: Keras's addition takes (n, 1) for a bias where n is the number of classes
+    common = -ops.sum(ops.square(vectors), axis=1, keepdims=True)
     if len(factor):
         projected = _dense(vectors, factor.T, np.zeros(len(factor)), "directions")
-        common = common - ops.sum(ops.square(projected), axis=1, keepdims=True)
-    return linear + common
+        common = ops.sum(ops.square(projected), axis=1, keepdims=True) + common
+    return linear - common
 
 
 def _tables(novelty: Novelty) -> dict[str, NDArray[np.float64]]:
