@@ -23,12 +23,12 @@ def refit_after_folds(head: DenseHead, fitted_folds: Sequence[DenseHead]) -> Den
     Returns
     -------
     DenseHead
-        A clone. With early stopping it trains the median of the folds' best epochs, the higher of two in the
+        A clone. With early stopping it trains the median of the folds' epochs, the higher of two in the
         middle, and does not stop early: no row is left to decide by.
     """
     if not head.early_stopping:
         same: DenseHead = clone(head)
         return same
-    epochs = int(median_high(one.best_epoch_ for one in fitted_folds))
+    epochs = int(median_high(one.n_iter_ for one in fitted_folds))
     again: DenseHead = clone(head).set_params(epochs=epochs, early_stopping=False)
     return again

@@ -6,6 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median_high
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -140,6 +141,10 @@ def fit_folds(
 ) -> list[list[Any]]:
     """Fit each head once per fold, on the rows outside of it; all of them are members of stacks.
 
+    A head that stops early has no rows left to decide by: its fold is there to score it, and the epoch with
+    the least loss on the fold would make that score too good. It is therefore trained a second time, for the
+    number of epochs that the other folds found best (their median, the higher of two in the middle).
+
     Parameters
     ----------
     heads : sequence of DenseHead
@@ -159,13 +164,50 @@ def fit_folds(
         clone's place why it could not be trained.
     """
     count = int(folds.max()) + 1
-    members = [_Member(clone(head), fold) for head in heads for fold in range(count)]
-    for member in members:
-        member.head._validate_params()
-    data = _Data.checked(members[0].head, X, y, folds=folds, views=views, sample_weight=sample_weight)
-    errors = _fit(members, data)
-    fitted = [error or member.head for member, error in zip(members, errors, strict=True)]
-    return [fitted[start : start + count] for start in range(0, len(fitted), count)]
+    for head in heads:
+        head._validate_params()
+    data = _Data.checked(clone(heads[0]), X, y, folds=folds, views=views, sample_weight=sample_weight)
+    fitted = _fit_on_folds(heads, range(count), data)
+    places = [at for at, head in enumerate(heads) if head.early_stopping and _all_fitted(fitted[at])]
+    if places:
+        epochs = [[one.best_epoch_ for one in fitted[at]] for at in places]
+        again = _fit_on_folds([heads[at] for at in places], range(count), data, epochs)
+        for at, clones in zip(places, again, strict=True):
+            fitted[at] = clones
+    return fitted
+
+
+def _all_fitted(clones: Sequence[Any]) -> bool:
+    return not any(isinstance(one, TrainingError) for one in clones)
+
+
+def _fit_on_folds(
+    heads: Sequence[StackableHead], folds: range, data: _Data, best_epochs: Any = None
+) -> list[list[Any]]:
+    """Fit clones by head and fold; with `best_epochs`, by head and fold, as long as the other folds did."""
+    members = [_Member(clone(head), fold) for head in heads for fold in folds]
+    prune = None
+    if best_epochs is not None:
+        for member in members:
+            member.head.early_stopping = False
+        prune = _stopping_at([of for epochs in best_epochs for of in epochs_of_others(epochs)])
+    errors = _fit(members, data, prune)
+    found = [error or member.head for member, error in zip(members, errors, strict=True)]
+    return [found[start : start + len(folds)] for start in range(0, len(found), len(folds))]
+
+
+def epochs_of_others(best_epochs: Sequence[int]) -> list[int]:
+    """Return for each fold the median of the best epochs of the other folds, the higher of two."""
+    return [median_high([*best_epochs[:fold], *best_epochs[fold + 1 :]]) for fold in range(len(best_epochs))]
+
+
+def _stopping_at(epochs: Sequence[int]) -> Prune:
+    """Return what ends the training of each member after its number of epochs."""
+
+    def prune(epoch: int, measures: Mapping[int, Measures]) -> Collection[int]:
+        return [place for place in measures if epoch >= epochs[place]]
+
+    return prune
 
 
 class _Member(NamedTuple):

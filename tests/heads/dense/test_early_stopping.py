@@ -7,7 +7,7 @@ import pytest
 
 from featcache.heads.dense.head import DenseHead
 from featcache.heads.dense.refit import refit_after_folds
-from featcache.heads.dense.stack import fit_folds, fit_together
+from featcache.heads.dense.stack import epochs_of_others, fit_folds, fit_together
 
 
 def photos(n, classes=2, seed=0, noise=2.0):
@@ -65,9 +65,27 @@ def test_the_head_of_all_photos_trains_the_median_of_the_folds_epochs():
     head = DenseHead((32,), learning_rate=0.05, epochs=40, random_state=0)
     (fitted,) = fit_folds([head], X, y, np.arange(150) % 5)
     again = refit_after_folds(head, fitted)
-    assert again.epochs == int(np.median([one.best_epoch_ for one in fitted])) < 40
+    assert again.epochs == int(np.median([one.n_iter_ for one in fitted])) < 40
     assert again.early_stopping is False
     assert again.fit(X, y).n_iter_ == again.epochs
     assert (head.epochs, head.early_stopping) == (40, True)
     fixed = DenseHead(epochs=3, early_stopping=False)
     assert refit_after_folds(fixed, fitted).get_params() == fixed.get_params()
+
+
+def test_the_epoch_of_a_fold_is_that_of_the_others_and_not_the_luckiest_on_it():
+    X, y = photos(150, noise=4.0)
+    kind = {"units": (32,), "learning_rate": 0.05, "epochs": 40, "random_state": 0}
+    folds = np.arange(150) % 5
+    (fitted,) = fit_folds([DenseHead(**kind)], X, y, folds)
+    (whole,) = fit_folds([DenseHead(**kind, early_stopping=False)], X, y, folds)
+    losses = np.array([one.history_["val_loss"] for one in whole])
+    taken = [losses[fold, one.n_iter_ - 1] for fold, one in enumerate(fitted)]
+    np.testing.assert_allclose([one.history_["val_loss"][-1] for one in fitted], taken, atol=1e-5)
+    assert np.mean(taken) > losses.min(axis=1).mean()
+    assert all(one.n_iter_ < 40 for one in fitted)
+
+
+def test_each_fold_takes_the_median_of_the_others():
+    assert epochs_of_others([1, 5, 9]) == [9, 9, 5]
+    assert epochs_of_others([2, 4, 6, 8, 100]) == [8, 8, 8, 6, 6]
