@@ -8,17 +8,20 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from threadpoolctl import threadpool_limits
 
 from featcache.errors import TrainingError
 from featcache.heads.logistic_path import Coordinates, Problem, draw_folds, losses_along, scored_rows
 from featcache.heads.private import Interval, StrOptions
 from featcache.heads.vector_head import LinearVectorHead, TrainingRows
+from featcache.processor import cores
 
-PATH = tuple(float(10.0 ** (half / 2)) for half in range(-8, 7))
-"""Values of C that are tried, from the strongest penalty on: 0.0001 to 1000, two for each power of ten."""
+PATH = tuple(float(10.0 ** (half / 2)) for half in range(-8, 5))
+"""Values of C that are tried, from the strongest penalty on: 0.0001 to 100, two for each power of ten."""
 
 TRIED_SCALES = ("l2", "standard")
 """What "auto" chooses from. "none" differs from "l2" too little to pay for a third."""
@@ -136,6 +139,11 @@ class LogisticHead(LinearVectorHead):
         """
         rows = self._take_training(X, y, sample_weight, groups, self.class_weight)
         self._refuse_pca(min(rows.vectors.shape))
+        with threadpool_limits(1, "blas"):  # the products are small: further threads would mostly wait
+            self._fit_rows(rows)
+        return self
+
+    def _fit_rows(self, rows: TrainingRows) -> None:
         self.Cs_ = np.array(PATH if self.C == "auto" else [float(self.C)])
         scales = TRIED_SCALES if self.scale == "auto" else (self.scale,)
         self.losses_: dict[str, NDArray[np.float64]] = {}
@@ -145,7 +153,6 @@ class LogisticHead(LinearVectorHead):
             self.C_ = FALLBACK_C if self.C == "auto" else float(self.C)
         self.scale_ = found[0].scale
         self._fit_all(*found, rows)
-        return self
 
     @property
     def _unit_rows(self) -> bool:
@@ -170,8 +177,10 @@ class LogisticHead(LinearVectorHead):
         used = scored.any(axis=0)
         outside = (folds[:, None] != np.flatnonzero(used)) * rows.weights[:, None]
         best, lowest, first = None, np.inf, 0
-        for scale in scales:
-            found = Coordinates.of(rows.vectors, scale, self.pca)
+        turned = Parallel(n_jobs=min(cores(), len(scales)), prefer="threads")(
+            delayed(Coordinates.of)(rows.vectors, scale, self.pca) for scale in scales
+        )
+        for scale, found in zip(scales, turned, strict=True):
             problem = Problem(found[1], rows.labels, outside)
             some = losses_along(self.Cs_[first:], problem, scored[:, used], rows.labels, self.max_iter)
             losses = np.full(len(self.Cs_), np.nan)

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
+from threadpoolctl import threadpool_limits
 
 from featcache.heads.linear import LinearHead
 from featcache.heads.pooling import FLOATS, check_spatial, is_spatial
@@ -62,7 +63,9 @@ class VectorHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return clone(self).fit(X[rows], y[rows], weights, groups[rows])
 
         numbers = range(int(folds.max()) + 1)
-        return list(Parallel(n_jobs=cores(), prefer="threads")(delayed(fit)(fold) for fold in numbers))
+        # the folds take all cores: threads of their own for small products would only wait for each other
+        with threadpool_limits(1, "blas"):
+            return list(Parallel(n_jobs=cores(), prefer="threads")(delayed(fit)(fold) for fold in numbers))
 
     def _take_training(
         self, X: Any, y: Any, sample_weight: Any, groups: Any, class_weight: Any = None

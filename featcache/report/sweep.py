@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featcache.evaluation.choosing import weakness
-from featcache.report.tables import looks_sentence, number, percent
+from featcache.report.tables import looks_sentence, number, percent, short_name
 from featcache.run.layout import LEADERBOARD_FILE, LEADERBOARD_TABLE
 
 if TYPE_CHECKING:
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from featcache.search.sweep import Sweep
 
 MOST_ENTRIES, MOST_FAILURES = 20, 5
-
-_SHORT = {
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "log_loss": "log loss",
-    "roc_auc": "AUC",
-    "average_precision": "avg. prec.",
-}
 
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
@@ -39,7 +31,7 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("head", overflow="fold", max_width=14)
     shows_metric = leaderboard.metric != "accuracy"
-    names = ["accuracy", "95% interval", *([_short(leaderboard.metric)] if shows_metric else []), "fit"]
+    names = ["accuracy", "95% interval", *([short_name(leaderboard.metric)] if shows_metric else []), "fit"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
@@ -143,10 +135,6 @@ def _failure(one: Finished) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
-
-
-def _short(metric: str) -> str:
-    return _SHORT.get(metric, metric)
 
 
 def _full(metric: str) -> str:

@@ -21,20 +21,54 @@ if TYPE_CHECKING:
 
 
 def heads_table(training: Training) -> Table:
-    """Return one row per head with its scores, the best one marked; heads without scores come last."""
-    folds = training.heads[0].validation.get("folds")
-    title = f"cross-validated on {len(folds['accuracy'])} folds" if folds else "scored on validation"
-    table = Table(title=f"heads, {title}", title_justify="left", box=None, pad_edge=False)
+    """Return one row per head with its scores, the best one marked; heads without scores come last.
+
+    The metric that heads are compared by has a column of its own, where it is not among the others.
+    """
+    scores = training.heads[0].validation
+    shown = [*_COLUMNS]
+    if training.results.metric not in ("accuracy", *shown):
+        shown.insert(1, training.results.metric)
+    title = f"heads, {_scored_on(scores)}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("head")
-    spread = ["of a fold"] if folds else []
-    for name in ("accuracy", *spread, "95% interval", "n", "balanced", "macro F1", "log loss", "AUC", "fit"):
+    for name in ("accuracy", "95% interval", *map(short_name, shown), "fit"):
         table.add_column(name, justify="right")
     for head in training.heads:
         best = head.name == training.best
-        table.add_row(*_head_row(head), style="bold" if best else "")
+        table.add_row(*_head_row(head, shown), style="bold" if best else "")
     for failure in training.failed:
         table.add_row(failure.name, "failed", style="red")
     return table
+
+
+_COLUMNS = ("balanced_accuracy", "log_loss", "roc_auc")
+
+_SHORT = {
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss",
+    "roc_auc": "AUC",
+    "average_precision": "avg. prec.",
+}
+
+
+def short_name(metric: str) -> str:
+    """Return the heading of a metric's column."""
+    return _SHORT.get(metric, metric)
+
+
+def _scored_on(scores: dict[str, Any]) -> str:
+    """Say on which photos heads were scored: "5-fold cross-validation of 385 photos"."""
+    photos = f"{scores['n']:,} photos"
+    if scores.get("groups") is not None:
+        photos += f" in {scores['groups']:,} groups"
+    if scores.get("weighted"):
+        photos += ", weighted"
+    folds = scores.get("folds")
+    if folds is None:
+        return f"on validation, {photos}"
+    return f"{len(folds['accuracy'])}-fold cross-validation of {photos}"
 
 
 def head_sentences(training: Training) -> list[str]:
@@ -45,19 +79,14 @@ def head_sentences(training: Training) -> list[str]:
     return [*constant, *failed]
 
 
-def _head_row(head: HeadResult) -> list[str]:
+def _head_row(head: HeadResult, metrics: Sequence[str]) -> list[str]:
     scores = head.validation
-    folds = scores.get("folds")
+    formatted = [percent if name == "balanced_accuracy" else number for name in metrics]
     return [
         head.name,
         percent(scores["accuracy"]),
-        *([f"± {percent(folds['standard_deviation'])}"] if folds else []),
         interval_of(scores, "accuracy"),
-        f"{scores['n']:,}",
-        percent(scores["balanced_accuracy"]),
-        number(scores["macro_f1"]),
-        number(scores["log_loss"]),
-        number(scores["roc_auc"]),
+        *(show(scores.get(name)) for show, name in zip(formatted, metrics, strict=True)),
         f"{head.fit_seconds:.1f} s",
     ]
 
