@@ -216,5 +216,9 @@ def _means(function: Any, batches: Iterator[_Batch]) -> Measures:
     loss = right = whole = 0.0
     for features, labels, weights in batches:
         of_batch = function(features, labels, weights)
-        loss, right, whole = loss + float(of_batch[0]), right + float(of_batch[1]), whole + weights.sum()
+        loss, right, whole = (
+            loss + float(of_batch[0]),
+            right + float(of_batch[1]),
+            whole + float(weights.sum()),
+        )
     return {"loss": loss / whole, "accuracy": right / whole}

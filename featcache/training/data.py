@@ -138,7 +138,7 @@ class TrainingData:
             splits = _learned(features)
             labels = np.concatenate([split.labels for split in splits])
             digests = np.concatenate([split.digests for split in splits])
-        groups = Sampling.of(splits).groups
+        groups = self.sampling_of_all.groups
         count = max(2, min(FOLDS, _fewest(labels, digests, groups)))
         return draw_folds(labels, digests, count, self._settings.seed, self.classes, groups)
 

@@ -145,7 +145,9 @@ def test_a_class_with_too_few_groups_is_named():
 
 
 @pytest.mark.parametrize(
-    "head", [LogisticRegression(), DenseHead(epochs=3, random_state=0)], ids=["linear", "dense"]
+    "head",
+    [LogisticRegression(), DenseHead(epochs=3, early_stopping=False, random_state=0)],
+    ids=["linear", "dense"],
 )
 def test_folds_are_fitted_and_scored_with_weights_and_groups(head):
     X, y = problem(60)

@@ -364,7 +364,7 @@ def test_run_trains_heads_and_fine_tunes(place):
     )
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert {head["name"] for head in printed["heads"]} > {"linear"}
+    assert {head["name"] for head in printed["heads"]} > {"dense-256"}
     assert printed["finetune"]["model"]["name"] == "finetuned"
     assert (place / "all" / "curves" / "finetuned.png").is_file()
 
@@ -373,7 +373,7 @@ def test_the_command_prints_layers_epochs_and_the_model(place):
     options = ["--set", "base.arguments={alpha=0.35}", "--weights", "random", "--image-size", "32"]
     result = run_cli(
         *("finetune", place / "photos", *options, "--unfreeze-from", "150", "--epochs", "1"),
-        *("--cache", place / "cache", "--run", place / "cli", "--set", "heads.linear.epochs=2"),
+        *("--cache", place / "cache", "--run", place / "cli", "--set", "heads.dense-256.epochs=2"),
     )
     assert result.returncode == 0, result.stderr
     assert "block_16_project_BN" in result.stdout
