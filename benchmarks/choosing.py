@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from benchmarks.choosing_fits import CANDIDATES, draw_rows, score_heads
 from benchmarks.choosing_rules import RULES, Draw, HeadScores, Regret, Rule, regret
