@@ -59,7 +59,7 @@ FEATURES_KEYS = {
         "seconds",
     ),
 }
-_MEASURED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+_MEASURED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "average_precision", "ece")
 SCORE_KEYS = {"n", "confusion", "per_class"} | {
     f"{name}{end}" for name in _MEASURED for end in ("", "_low", "_high")
 }
@@ -354,7 +354,8 @@ def test_heads_of_scikit_learn_on_stored_features_need_no_tensorflow(place, tmp_
     assert "linear" not in done.stdout
     (before,) = [one for one in place.result["heads"] if one["name"] == "LogisticRegression"]
     assert f"{100 * before['validation']['accuracy']:.1f}%" in done.stdout
-    assert "Best on validation: LogisticRegression; on test " in done.stdout
+    assert "Best on validation: LogisticRegression" in done.stdout
+    assert "; on test " in done.stdout
     assert f"Model: {tmp_path / 'run' / 'models' / 'LogisticRegression'}" in done.stdout
 
 

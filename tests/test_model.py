@@ -311,7 +311,7 @@ def test_a_prediction_as_json(place, tmp_path):
     paths = [place / "photos" / "cat" / "001.png", tmp_path / "broken.jpg"]
     cat, broken = (one.to_json() for one in Model.load(place / "run").predict(paths))
     assert list(cat) == ["path", "label", "probability", "probabilities", "novelty"]
-    assert list(broken) == ["path", "label", "probability", "probabilities", "novelty", "reason"]
+    assert list(broken) == ["path", "label", "probability", "probabilities", "reason"]
     assert json.loads(json.dumps([cat, broken])) == [cat, broken]
 
 

@@ -79,7 +79,7 @@ def test_a_trained_model_knows_its_photos(trained, kind):
 def test_with_folds_the_model_was_trained_on_validation_too(trained, tmp_path):
     with Features(trained / "run" / "features.h5") as features:
         raw = features.recipe
-    run = {"run": str(tmp_path / "run"), "heads": [{"type": "GaussianNB"}]}
+    run = {"run": str(tmp_path / "run"), "heads": [{"type": "GaussianNB"}], "selection": {}}
     recipe = Recipe.parse(raw | run, {"data.folds": 3})
     photos = train_heads(recipe).models["GaussianNB"].photos
     splits = splits_of(tmp_path / "run")

@@ -25,6 +25,8 @@ def training_of(trained, tmp_path):
 
     def train(*heads, folds=None):
         given = raw | {"run": str(tmp_path / "run"), "heads": list(heads)}
+        if folds is not None:
+            given |= {"selection": {}}
         recipe = Recipe.parse(given, {"data.folds": folds})
         return recipe, train_heads(recipe)
 

@@ -43,7 +43,7 @@ def test_rows_that_do_not_go_together_are_refused(a, b):
         mcnemar_exact(a, b)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
 def test_groups_of_one_row_give_mcnemars_test(both, only_a, only_b):
     a, b = answers(both, only_a, only_b, 1)

@@ -174,7 +174,7 @@ def test_run_trains_each_head_once_and_its_best_is_that_of_all(place, monkeypatc
     assert trained == ["linear", "LogisticRegression"]
     assert tuned.head == "linear"
     heads = [*training.heads, tuned.result]
-    assert training.best == best_head(heads).name
+    assert training.best == best_head(heads, "log_loss").name
     assert write_curves_of_heads(training) == [place / "once" / "curves" / "linear.png"]
 
 

@@ -77,6 +77,7 @@ def test_photos_of_weight_0_are_as_good_as_absent(tmp_path):
     wrong, weights = Y.copy(), np.ones(len(Y))
     wrong[::8], weights[::8] = 1 - Y[::8], 0.0
     measured = [tuned(tmp_path / str(n), small_top(), labels, weights) for n, labels in enumerate((Y, wrong))]
-    assert measured[0].per_epoch == measured[1].per_epoch
+    for name, values in measured[0].per_epoch.items():
+        assert measured[1].per_epoch[name] == pytest.approx(values, rel=1e-3), name
     unweighted = tuned(tmp_path / "unweighted", small_top(), wrong)
     assert unweighted.per_epoch["val_accuracy"] != measured[1].per_epoch["val_accuracy"]
