@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featcache.errors import FeatcacheError as FeatcacheError
+    from featcache.evaluating.stage import Evaluation as Evaluation
+    from featcache.evaluating.stage import evaluate as evaluate
     from featcache.exporting.stage import Export as Export
     from featcache.exporting.stage import export as export
     from featcache.extraction.stage import Extraction as Extraction
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DenseHead": "heads.dense.head",
+    "Evaluation": "evaluating.stage",
     "Export": "exporting.stage",
     "Extraction": "extraction.stage",
     "FeatcacheError": "errors",
@@ -43,6 +46,7 @@ _HOMES = {
     "KerasHead": "heads.keras_head",
     "Model": "model",
     "Recipe": "recipe",
+    "evaluate": "evaluating.stage",
     "export": "exporting.stage",
     "extract": "extraction.stage",
     "finetune": "finetuning.stage",

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from featcache import cli_cache
+from featcache import cli_cache, cli_evaluate, cli_predict
 from featcache.cli_output import (
     Failures,
     print_extraction,
@@ -23,11 +23,6 @@ from featcache.cli_output import (
 )
 from featcache.cli_recipe import Load, takes_recipe
 from featcache.errors import FeatcacheError, OutputError
-
-if TYPE_CHECKING:
-    from featcache.model import Prediction
-
-_T = TypeVar("_T")
 
 app = typer.Typer(
     name="featcache",
@@ -85,12 +80,20 @@ def heads(
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show the best head's scores by class.")] = False,
     plots: Annotated[bool, typer.Option("--plots", help="Draw the learning curves of Dense heads.")] = False,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Say what twice as many training photos would give.")
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Show the spread of Dense heads over this number of seeds, such as 5."),
+    ] = None,
     profile: ShowProfile = False,
     as_json: Json = False,
 ) -> None:
     """Stage 2: train and score the recipe's heads; runs stage 1 first if needed."""
     recipe = load(more={"data.folds": folds})
     recipe = recipe.with_heads(head) if head else recipe
+    more = cli_evaluate.More(recipe, learning_curve, seeds)
     with working(as_json) as (reporter, out):
         from featcache.report import plots as pictures
         from featcache.training import train_heads
@@ -99,15 +102,17 @@ def heads(
         failures = Failures(training)
         draw = functools.partial(pictures.write_curves_of_heads, training)
         curves = failures.of(draw, list[Path]()) if plots else []
+        more.measure(training.extraction, reporter, failures)
     if as_json:
         shown = {"curves": list(map(str, curves))} if plots else {}
-        print_json(training.to_json() | shown, out)
+        print_json(training.to_json() | shown | more.to_json(), out)
     else:
         from featcache.report import tables
 
         print_training(training, profile)
         print_text(*(f"Learning curves: {path}" for path in curves))
         print_text(*(part for table in tables.details_tables(training) if details for part in ("", table)))
+        print_text(*more.parts())
     failures.raise_if_any()
 
 
@@ -209,6 +214,10 @@ def info(load: Load, as_json: Json = False) -> None:
         print_text(tables.facts_table(found))
 
 
+app.command()(cli_predict.predict)
+app.command()(cli_evaluate.evaluate)
+
+
 @app.command()
 def sample(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the sample: digits.")],
@@ -219,115 +228,6 @@ def sample(
 
     count = write_sample(name, folder)
     print_text(f"{count:,} photos in {folder}")
-
-
-@app.command()
-def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MODEL", help="A model folder, a run folder for its best head, or a packed model."
-        ),
-    ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos and folders of photos.")],
-    grid: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.png",
-            help="Draw up to 25 photos with their predicted classes. If a photo's folder has the name of a "
-            "class, that is taken as its label: correct is green, wrong is red.",
-        ),
-    ] = None,
-    wrong_first: Annotated[
-        bool, typer.Option("--wrong-first", help="Draw mistakes first, most confident first.")
-    ] = False,
-    top: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Show the K most probable classes.")
-    ] = None,
-    sort_into: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Place each photo in DIR/CLASS/ by its predicted class, as a hard link, or as a copy on "
-            "another disk. Nothing is moved or replaced.",
-        ),
-    ] = None,
-    as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV only.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the store that is searched first.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The base's weights, if they are elsewhere now; they are checked."),
-    ] = None,
-) -> None:
-    """Predict class and probability of photos."""
-    if as_json and as_csv:
-        raise typer.BadParameter("choose one of --json and --csv")
-    if wrong_first and grid is None:
-        raise typer.BadParameter("--wrong-first goes with --grid")
-    with working(as_json or as_csv) as (reporter, out):
-        from featcache.model import Model
-        from featcache.report import tables
-        from featcache.report.predictions import check_top, prediction_json
-        from featcache.report.streams import write_csv
-
-        _check_places(grid, sort_into, images)
-        loaded = Model.load(model, cache=cache, weights=weights)
-        check_top(loaded, top)
-        predictions = list(loaded.predict(images, reporter))
-    if as_json:
-        print_json([prediction_json(one, top) for one in predictions], out)
-    elif as_csv:
-        write_csv(predictions, loaded.classes, out, top)
-    else:
-        print_text(tables.predictions_table(predictions, top))
-    if all(one.label is None for one in predictions):
-        raise FeatcacheError("none of the photos could be decoded")
-    _place(predictions, loaded.classes, grid, wrong_first, sort_into, as_json or as_csv)
-
-
-def _check_places(grid: Path | None, sort_into: Path | None, images: Sequence[Path]) -> None:
-    """Check where results go before the work, not after it."""
-    from featcache.files import check_file_target
-    from featcache.report.plots import check_name
-    from featcache.sorting import check_sort_folder
-
-    if grid is not None:
-        check_file_target(check_name(grid))
-    if sort_into is not None:
-        check_sort_folder(sort_into, images)
-
-
-def _place(
-    predictions: "Sequence[Prediction]",
-    classes: tuple[str, ...],
-    grid: Path | None,
-    wrong_first: bool,
-    sort_into: Path | None,
-    for_programs: bool,
-) -> None:
-    """Draw the grid and sort the photos; one that fails does not stop the other."""
-    failures = Failures()
-    if grid is not None:
-        from featcache.report.grid import write_grid
-
-        picture = functools.partial(write_grid, predictions, classes, grid, wrong_first)
-        if failures.of(picture, None):
-            _say(f"Grid: {grid}", for_programs)
-    if sort_into is not None:
-        from featcache.sorting import sort_photos
-
-        done = sort_photos(sort_into, predictions)
-        _say(done.sentence, for_programs)
-        failures.of(done.raise_if_any_failed, None)
-    failures.raise_if_any()
-
-
-def _say(text: str, for_programs: bool) -> None:
-    """Print a sentence, to standard error where standard output is for programs."""
-    from featcache.report.streams import printable
-
-    typer.echo(printable(text), err=for_programs)
 
 
 @app.command()
@@ -343,13 +243,24 @@ def export(
     photos: Annotated[
         Path | None, typer.Option(help="Folder of photos for the check instead of the recipe's.")
     ] = None,
+    novelty: Annotated[
+        bool, typer.Option("--novelty", help="Also write novelty as a second output; not for tflite.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export a model, and keep the export if its runtime predicts the same labels on photos."""
     with working(as_json) as (reporter, out):
         from featcache.exporting.stage import export as run_stage
 
-        result = run_stage(model, to, quantize=quantize, output=output, photos=photos, reporter=reporter)
+        result = run_stage(
+            model,
+            to,
+            quantize=quantize,
+            output=output,
+            photos=photos,
+            novelty=novelty,
+            reporter=reporter,
+        )
     if as_json:
         print_json(result.to_json(), out)
         return

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,16 @@ from featcache.bases.contract import NETWORK_FILE, Layered, OneNetwork, SpecStor
 from featcache.bases.needs import with_weights
 from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import BaseNetworkError, ModelError
+from featcache.evaluation.conformal import ConformalSets
+from featcache.evaluation.novelty import Novelty
 from featcache.featurize import Photo, featurize, featurize_pixels
 from featcache.files import write_bytes_whole
 from featcache.images.memory import is_array
 from featcache.inputs import checked_array, photos_of
-from featcache.model_files import HeadFile, ModelFiles, read_model, write_model, write_packed
+from featcache.model_files import HeadFile, ModelFacts, ModelFiles, read_model, write_model, write_packed
+from featcache.model_photos import PHOTOS_FILE, ModelPhotos
+from featcache.novelty_file import NOVELTY_FILE, novelty_bytes, read_novelty
+from featcache.prediction import Answers, Asked, Prediction
 from featcache.recipe import BaseSettings, default_cache
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -35,41 +39,7 @@ from featcache.run.results import read_results
 from featcache.store.base_store import Store
 from featcache.store.shards import library_versions
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one photo.
-
-    Attributes
-    ----------
-    path : str
-        Empty for photos that were not given as a path: predictions come in the order of the photos, one for
-        each.
-    label : str or None
-        None when the photo could not be decoded.
-    probability : float or None
-        Of `label`; None also for classifiers that give no probabilities.
-    probabilities : dict of str to float, or None
-        By class.
-    reason : str or None
-        Why there is no label.
-    """
-
-    path: str
-    label: str | None
-    probability: float | None = None
-    probabilities: dict[str, float] | None = None
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the prediction as JSON-ready data; ``reason`` only where there is one."""
-        known = {
-            "path": self.path,
-            "label": self.label,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
-        }
-        return known if self.reason is None else {**known, "reason": self.reason}
+__all__ = ["Model", "Prediction", "find_model"]
 
 
 class Model:
@@ -93,6 +63,12 @@ class Model:
         On validation and, for the best head of a run, on test.
     cache : Path, optional
         The store that keeps the base's converted network; without it the base is built anew.
+    photos : ModelPhotos, optional
+        The photos that it was trained on and chosen on; None where that is not known.
+    novelty : Novelty, optional
+        What tells photos of the classes from others.
+    conformal : ConformalSets, optional
+        What sets of classes are made from.
     """
 
     def __init__(
@@ -104,7 +80,11 @@ class Model:
         head: Any,
         scores: dict[str, Any],
         cache: Path | None = None,
+        photos: ModelPhotos | None = None,
+        novelty: Novelty | None = None,
+        conformal: ConformalSets | None = None,
     ) -> None:
+        self.photos, self.novelty, self.conformal = photos, novelty, conformal
         self.name, self.classes, self.settings, self.spec, self.scores = name, classes, settings, spec, scores
         self.cache = default_cache() if cache is None else cache
         self._head = head
@@ -160,6 +140,10 @@ class Model:
         def save_parts(aside: Path) -> str:
             if self._network is not None:
                 write_bytes_whole(aside / NETWORK_FILE, self._network)
+            if self.photos is not None:
+                write_bytes_whole(aside / PHOTOS_FILE, self.photos.to_bytes())
+            if self.novelty is not None or self.conformal is not None:
+                write_bytes_whole(aside / NOVELTY_FILE, novelty_bytes(self.novelty, self.conformal))
             return save_head(self.head, aside)
 
         write_model(folder, facts, save_parts)
@@ -234,11 +218,23 @@ class Model:
         settings = facts.settings if weights is None else with_weights(facts.settings, os.fspath(weights))
         if facts.network is not None:
             settings = settings.model_copy(update={"engine": "auto"})
-        model = cls(facts.name, facts.classes, settings, facts.spec, facts.head, facts.scores, facts.cache)
+        known = facts.name, facts.classes, settings, facts.spec, facts.head, facts.scores
+        model = cls(*known, facts.cache, photos=facts.photos)
         model._own_cache = default_cache() if cache is None else Path(cache)
         model._files, model._network = facts.files, facts.network
+        model._read_novelty(facts)
         model._check_head(path)
         return model
+
+    def _read_novelty(self, facts: ModelFacts) -> None:
+        if facts.novelty is not None:
+            self.novelty, self.conformal = read_novelty(
+                facts.novelty,
+                facts.files.path(NOVELTY_FILE),
+                len(self.classes),
+                self.spec.feature_shape[-1],
+                facts.files.advice,
+            )
 
     def _check_head(self, path: Path) -> None:
         """Refuse a head that knows other classes or takes other features than the model."""
@@ -254,7 +250,14 @@ class Model:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"{path}: the head does not take this base's features: {reason}") from None
 
-    def predict(self, photos: Any, reporter: Reporter = SILENT) -> Iterator[Prediction]:
+    def predict(
+        self,
+        photos: Any,
+        reporter: Reporter = SILENT,
+        *,
+        reject: float | None = None,
+        set_size: float | None = None,
+    ) -> Iterator[Prediction]:
         """Classify photos in batches; one result per photo, in order.
 
         Parameters
@@ -267,6 +270,12 @@ class Model:
             photos of one size; it may also be a memory map or an h5py dataset, of which a few batches are
             read at a time.
         reporter : Reporter, optional
+        reject : float, optional
+            Photos whose novelty (a p-value) is below it are none of the classes and have no label. About this
+            share of photos of known classes is rejected as well.
+        set_size : float, optional
+            Also give the set of classes that holds the true one, of all photos of known classes but this
+            share.
 
         Yields
         ------
@@ -279,31 +288,25 @@ class Model:
             A path does not exist, a folder is empty, or `photos` itself is an array of another shape or
             dtype, or none of these.
         ModelError
-            The base is not here, or no longer the one that the head was trained on.
+            The base is not here, or no longer the one that the head was trained on; or `reject` or `set_size`
+            is not between 0 and 1, too small for the photos that the model knows, or cannot be answered by
+            this model.
         """
+        answers = self._answers(reject, set_size)
+        for sentence in answers.notes:
+            reporter.note(sentence)
         if is_array(photos):
             photos = checked_array(photos)
-            batches = self._of_pixels(photos, self.base(len(photos), reporter))
+            batches = _of_pixels(photos, self.base(len(photos), reporter), answers)
         else:
             photos = photos_of(photos)
-            batches = self._of_files(photos, self.base(len(photos), reporter))
+            batches = _of_files(photos, self.base(len(photos), reporter), answers)
         done = 0
         reporter.advance("predicting", 0, len(photos))
         for batch in batches:
             yield from batch
             done += len(batch)
             reporter.advance("predicting", done, len(photos))
-
-    def _of_files(self, photos: Sequence[Photo], base: Base) -> Iterator[list[Prediction]]:
-        for batch in featurize(photos, base):
-            found = {id(photo): Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
-            if batch.features is not None:
-                decoded = self._classify([photo.path for photo in batch.photos], batch.features)
-                found |= {id(photo): one for photo, one in zip(batch.photos, decoded, strict=True)}
-            yield [found[id(photo)] for photo in batch.asked]
-
-    def _of_pixels(self, pixels: Any, base: Base) -> Iterator[list[Prediction]]:
-        return (self.predict_features(features) for features in featurize_pixels(pixels, base))
 
     def prepare(self) -> None:
         """Load and compile the base for single photos now, rather than with the first one.
@@ -339,25 +342,34 @@ class Model:
             return OneNetwork(self.spec, self._network)
         return Layered(Store(self._own_cache), Store(self.cache))
 
-    def predict_features(self, features: NDArray[Any]) -> list[Prediction]:
-        """Classify features (n, ...) that this model's base gave; paths are left empty."""
-        return list(self._classify([""] * len(features), features))
+    def predict_features(
+        self, features: NDArray[Any], *, reject: float | None = None, set_size: float | None = None
+    ) -> list[Prediction]:
+        """Classify features (n, ...) that this model's base gave, as `predict`; paths are left empty."""
+        return self._answers(reject, set_size).of([""] * len(features), features)
 
     def probabilities(self, features: NDArray[Any]) -> NDArray[Any] | None:
         """Return the classes' probabilities (n, k) for features (n, ...); None for heads without any."""
-        if not self.has_probabilities:
-            return None
-        return np.asarray(self._classifier.predict_proba(features))
+        return self._answers().probabilities(features)
 
-    def _classify(self, paths: Sequence[str], features: NDArray[Any]) -> Iterator[Prediction]:
-        labels, shares = self._classifier.predict(features), self.probabilities(features)
-        for row, (path, label) in enumerate(zip(paths, labels, strict=True)):
-            name = self.classes[label]
-            if shares is None:
-                yield Prediction(path, name)
-            else:
-                by_class = dict(zip(self.classes, shares[row].tolist(), strict=True))
-                yield Prediction(path, name, by_class[name], by_class)
+    def _answers(self, reject: float | None = None, set_size: float | None = None) -> Answers:
+        asked = Asked(reject, set_size)
+        asked.check(self.name, self.novelty, self.conformal)
+        return Answers(self.classes, self._classifier, self.novelty, self.conformal, asked)
+
+
+def _of_files(photos: Sequence[Photo], base: Base, answers: Answers) -> Iterator[list[Prediction]]:
+    for batch in featurize(photos, base):
+        found = {id(photo): Prediction(photo.path, None, reason=why) for photo, why in batch.failed}
+        if batch.features is not None:
+            decoded = answers.of([photo.path for photo in batch.photos], batch.features)
+            found |= {id(photo): one for photo, one in zip(batch.photos, decoded, strict=True)}
+        yield [found[id(photo)] for photo in batch.asked]
+
+
+def _of_pixels(pixels: Any, base: Base, answers: Answers) -> Iterator[list[Prediction]]:
+    for features in featurize_pixels(pixels, base):
+        yield answers.of([""] * len(features), features)
 
 
 def find_model(folder: Path) -> Path:

@@ -22,6 +22,8 @@ from featcache.bases.contract import NETWORK_FILE
 from featcache.bases.spec import BaseSpec, files_of
 from featcache.errors import ModelError
 from featcache.files import folder_written_whole, read_regular, write_bytes_whole, written_whole
+from featcache.model_photos import MAX_PHOTOS_BYTES, PHOTOS_FILE, ModelPhotos
+from featcache.novelty_file import NOVELTY_FILE
 from featcache.recipe import BaseSettings
 from featcache.recipe.names import check_folder_name
 from featcache.run.layout import MODEL_FILE
@@ -30,25 +32,18 @@ from featcache.store.format import MODEL_FORMAT, PACKED_MODEL_FORMAT, check_form
 MAX_FACTS_BYTES = 64 << 20
 # of a packed model, which is read into memory
 _MAX_PACKED_BYTES = 8 << 30
+_AT_MOST = {MODEL_FILE: MAX_FACTS_BYTES, PHOTOS_FILE: MAX_PHOTOS_BYTES}
 _LINEAR_FILE = "linear.npz"
 
 # Version 0.1 kept curves and out-of-fold predictions here; they belong to the head that is replaced.
-_PARTS = {"head.keras", "head.skops", _LINEAR_FILE, NETWORK_FILE}
+_PARTS = {"head.keras", "head.skops", _LINEAR_FILE, NOVELTY_FILE, NETWORK_FILE, PHOTOS_FILE}
 _OWN_FILES = {MODEL_FILE, *_PARTS, "curves.png", "out_of_fold.csv"}
 _SAME_IN_SPEC = ("arguments", "pooling", "image_size", "resize", "interpolation", "range", "color_profile")
 
 # What a damaged or foreign archive makes zipfile raise.
 _DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
+    *(KeyError, ValueError, NotImplementedError, RuntimeError, MemoryError),
 )
 
 Text = Annotated[str, Field(strict=True, max_length=4096)]
@@ -77,7 +72,7 @@ class _Facts(_Strict):
     versions: dict[str, Any]
     sha256: str = ""
     files: dict[
-        Literal["head.keras", "head.skops", "linear.npz", "openvino.zip"],
+        Literal["head.keras", "head.skops", "linear.npz", "novelty.npz", "openvino.zip", "photos.npz"],
         Annotated[str, Field(pattern="^[0-9a-f]{64}$")],
     ] = {}
 
@@ -197,8 +192,12 @@ class ModelFacts:
     cache : Path or None
         The store that the model was trained with; None for a packed model, which needs none.
     files : ModelFiles
+    novelty : bytes or None
+        The content of ``novelty.npz``; None for models of version 0.1, and where novelty was not known.
     network : bytes or None
         The converted base, where it is among the model's files.
+    photos : ModelPhotos or None
+        None where an earlier version wrote the model.
     """
 
     name: str
@@ -210,7 +209,9 @@ class ModelFacts:
     versions: dict[str, Any]
     cache: Path | None
     files: ModelFiles
+    novelty: bytes | None
     network: bytes | None
+    photos: ModelPhotos | None
 
 
 def write_model(folder: Path, facts: dict[str, Any], save_head: Callable[[Path], str]) -> None:
@@ -352,8 +353,17 @@ def read_model(place: Path) -> ModelFacts:
         versions=facts.versions,
         cache=Path(facts.cache) if facts.cache else None,
         files=files,
+        novelty=files.read(NOVELTY_FILE) if NOVELTY_FILE in facts.files else None,
         network=files.read(NETWORK_FILE) if NETWORK_FILE in facts.files else None,
+        photos=_photos(files) if PHOTOS_FILE in facts.files else None,
     )
+
+
+def _photos(files: ModelFiles) -> ModelPhotos:
+    try:
+        return ModelPhotos.from_bytes(files.read(PHOTOS_FILE))
+    except ValueError as error:
+        raise ModelError(f"{files.path(PHOTOS_FILE)} is damaged: {error}; {files.advice}") from None
 
 
 def _first_error(error: ValidationError) -> str:
@@ -380,7 +390,7 @@ def _check_hashes(files: ModelFiles, facts: _Facts) -> None:
 
 def _read(path: Path, advice: str) -> bytes:
     try:
-        return read_regular(path, MAX_FACTS_BYTES if path.name == MODEL_FILE else None)
+        return read_regular(path, _AT_MOST.get(path.name))
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist; {advice}") from None
     except OSError as error:

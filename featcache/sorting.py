@@ -16,7 +16,7 @@ from pathlib import Path
 
 from featcache.errors import DataError, StoreError
 from featcache.files import check_folder_target, explain_os_error, open_regular, written_whole
-from featcache.model import Prediction
+from featcache.prediction import NONE_OF_THESE, Prediction
 
 # What a folder's name must not have here, and "%" where it would read as one of the escapes.
 _FORBIDDEN = r'\\:*?"<>|' if os.name == "nt" else ""
@@ -37,8 +37,10 @@ class Sorted:
         Photos that were placed.
     present : int
         Photos that were there already.
+    rejected : int
+        Photos that are none of the classes, among these.
     unlabelled : int
-        Photos without a predicted class.
+        Photos that could not be decoded.
     failed : list of (path, reason)
         Photos that could not be placed.
     """
@@ -47,6 +49,7 @@ class Sorted:
     linked: int = 0
     copied: int = 0
     present: int = 0
+    rejected: int = 0
     unlabelled: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -65,6 +68,7 @@ class Sorted:
             "linked": self.linked,
             "copied": self.copied,
             "already there": self.present,
+            "of these none of the classes": self.rejected,
             "without a class and not placed": self.unlabelled,
             "failed": len(self.failed),
         }
@@ -91,9 +95,11 @@ def check_sort_folder(folder: Path, photos: Iterable[Path]) -> None:
     check_folder_target(folder)
 
 
-def sort_photos(folder: Path, predictions: Sequence[Prediction]) -> Sorted:
+def sort_photos(folder: Path, predictions: Sequence[Prediction], classes: Sequence[str] = ()) -> Sorted:
     """Place each photo in ``folder/CLASS/NAME`` by its predicted class, as a hard link or a copy.
 
+    Photos that were rejected go to ``folder/none_of_these/NAME``, with further underscores in front where a
+    class has this name.
     A file that has the name already is kept; the photo then gets a number, ``NAME-2``, unless that file has
     the same content. A photo that cannot be placed does not stop the others.
 
@@ -102,18 +108,23 @@ def sort_photos(folder: Path, predictions: Sequence[Prediction]) -> Sorted:
     folder : Path
     predictions : sequence of Prediction
         Of files.
+    classes : sequence of str, optional
+        All classes of the model.
 
     Returns
     -------
     Sorted
     """
     done = Sorted(folder)
+    none_of_these = _folder_of_rejected([*classes, *(one.label for one in predictions if one.label)])
     for one in predictions:
-        if one.label is None:
+        if one.label is None and not one.rejected:
             done.unlabelled += 1
             continue
+        name = none_of_these if one.label is None else folder_name(one.label)
         try:
-            _place(Path(one.path), folder / folder_name(one.label), done)
+            _place(Path(one.path), folder / name, done)
+            done.rejected += one.label is None
         except StoreError as error:
             done.failed.append((one.path, str(error)))
         except OSError as error:
@@ -128,6 +139,15 @@ def folder_name(label: str) -> str:
     """
     name = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", label)
     return name if name.strip(".") else name.replace(".", "%2E") or "%"
+
+
+def _folder_of_rejected(labels: Sequence[str]) -> str:
+    # folders whose names differ in case only are one folder on some systems
+    taken = {folder_name(label).casefold() for label in labels}
+    name = NONE_OF_THESE.replace(" ", "_")
+    while name in taken:
+        name = f"_{name}"
+    return name
 
 
 def _place(photo: Path, folder: Path, done: Sorted) -> None:

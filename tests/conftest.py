@@ -126,6 +126,7 @@ def trained(tmp_path_factory, tiny_store) -> Path:
     shutil.copytree(tiny_store, folder / "cache")
     recipe = tiny_recipe(folder, make_photos(folder / "photos")).model_dump(mode="json")
     recipe["heads"] = [{"type": "LogisticRegression"}, {"type": "GaussianNB"}, {"type": "dense", "epochs": 2}]
+    recipe["selection"] = {"method": "validation"}  # so that validation photos are not trained on
     train_heads(Recipe.parse(recipe))
     return folder
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "info",
     "sample",
     "predict",
+    "evaluate",
     "export",
     "pack",
     "cache",
@@ -58,7 +59,7 @@ FEATURES_KEYS = {
         "seconds",
     ),
 }
-_MEASURED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+_MEASURED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "average_precision", "ece")
 SCORE_KEYS = {"n", "confusion", "per_class"} | {
     f"{name}{end}" for name in _MEASURED for end in ("", "_low", "_high")
 }
@@ -86,6 +87,7 @@ def place(tmp_path_factory):
         f"[data]\nroot = '{place.photos}'\nsplit = {{ train = 0.6, validation = 0.2, test = 0.2 }}\n"
         "[[heads]]\ntype = 'LogisticRegression'\n"
         "[[heads]]\ntype = 'dense'\nepochs = 2\n"
+        "[selection]\nmethod = 'validation'\n"
     )
     done = run_cli("heads", place.recipe, *place.options(), "--json")
     assert done.returncode == 0, done.stderr
@@ -232,7 +234,12 @@ def test_an_unknown_network(tmp_path):
 def test_an_unknown_type_of_head(tmp_path):
     (tmp_path / "recipe.toml").write_text("[data]\nroot = 'photos'\n[[heads]]\ntype = 'Forest'\n")
     done = run_here("heads", tmp_path / "recipe.toml")
-    refused(done, "head 'Forest'", "neither dense nor a scikit-learn classifier", "RandomForestClassifier")
+    refused(
+        done,
+        "head 'Forest'",
+        "neither featcache's own nor a scikit-learn classifier",
+        "RandomForestClassifier",
+    )
 
 
 def test_an_unknown_name_of_a_head(place):
@@ -322,7 +329,7 @@ def test_strict_refuses_a_photo_that_cannot_be_used(place, tmp_path):
 
 def test_heads_as_json_has_exactly_the_documented_keys(place):
     result = place.result
-    assert set(result) == {"run", "features", "heads", "failed", "best"}
+    assert set(result) == {"run", "features", "heads", "failed", "best", "metric", "test_looks"}
     assert set(result["features"]) == FEATURES_KEYS
     assert (result["features"]["rows"], result["features"]["computed"]) == (24, 24)
     assert result["features"]["images_per_second"] > 0
@@ -333,6 +340,7 @@ def test_heads_as_json_has_exactly_the_documented_keys(place):
         assert (head["test"] is not None) == (head["name"] == result["best"])
         assert (Path(head["model"]) / "model.json").is_file()
     written = json.loads((place.run / "heads.json").read_text())
+    written["test_looks"] = written["test_looks"]["count"]
     assert {key: written[key] for key in result} == result
 
 
@@ -346,7 +354,8 @@ def test_heads_of_scikit_learn_on_stored_features_need_no_tensorflow(place, tmp_
     assert "linear" not in done.stdout
     (before,) = [one for one in place.result["heads"] if one["name"] == "LogisticRegression"]
     assert f"{100 * before['validation']['accuracy']:.1f}%" in done.stdout
-    assert "Best on validation: LogisticRegression; on test " in done.stdout
+    assert "Best on validation: LogisticRegression" in done.stdout
+    assert "; on test " in done.stdout
     assert f"Model: {tmp_path / 'run' / 'models' / 'LogisticRegression'}" in done.stdout
 
 
@@ -452,7 +461,7 @@ def test_predict_as_json_is_a_list_of_photos_and_nothing_else_is_printed(place):
     assert broken["label"] is None
     assert broken["reason"]
     for one in by_path.values():
-        assert set(one) == {"path", "label", "probability", "probabilities"}
+        assert set(one) == {"path", "label", "probability", "probabilities", "novelty"}
         assert set(one["probabilities"]) == {"cat", "dog"}
         assert one["probability"] == one["probabilities"][one["label"]] == max(one["probabilities"].values())
 
@@ -461,7 +470,7 @@ def test_predict_as_csv_has_a_column_per_class(place, capfd):
     names = ("cat/001.png", "dog/001.png", "cat/broken.jpg")
     assert main(["predict", str(place.run), *(str(place.photos / name) for name in names), "--csv"]) == 0
     rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
-    assert list(rows[0]) == ["path", "label", "probability", "cat", "dog"]
+    assert list(rows[0]) == ["path", "label", "probability", "cat", "dog", "novelty"]
     by_name = {str(Path(row["path"]).relative_to(place.photos)): row for row in rows}
     assert set(by_name) == set(names)
     assert float(by_name["dog/001.png"]["dog"]) + float(by_name["dog/001.png"]["cat"]) == pytest.approx(1)
@@ -482,7 +491,7 @@ def test_predict_for_people_is_a_table_and_fails_only_if_no_photo_is_one(place, 
 def test_predict_shows_the_most_probable_classes(place, capfd):
     assert main(["predict", str(place.run), str(place.photos / "cat"), "--top", "1", "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
-    assert list(rows[0]) == ["path", "label", "probability", "label_1", "probability_1"]
+    assert list(rows[0]) == ["path", "label", "probability", "label_1", "probability_1", "novelty"]
     assert all(row["label"] == row["label_1"] for row in rows)
 
 

@@ -310,7 +310,7 @@ def test_a_prediction_as_json(place, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"broken")
     paths = [place / "photos" / "cat" / "001.png", tmp_path / "broken.jpg"]
     cat, broken = (one.to_json() for one in Model.load(place / "run").predict(paths))
-    assert list(cat) == ["path", "label", "probability", "probabilities"]
+    assert list(cat) == ["path", "label", "probability", "probabilities", "novelty"]
     assert list(broken) == ["path", "label", "probability", "probabilities", "reason"]
     assert json.loads(json.dumps([cat, broken])) == [cat, broken]
 

@@ -108,7 +108,16 @@ def test_the_same_model_gives_the_same_bytes_and_they_name_no_folder(trained, pa
 def test_a_model_that_was_not_saved_is_packed(trained, packed, tmp_path):
     loaded = Model.load(trained / "run" / "models" / "LogisticRegression")
     fresh = Model(
-        loaded.name, loaded.classes, loaded.settings, loaded.spec, loaded.head, loaded.scores, loaded.cache
+        loaded.name,
+        loaded.classes,
+        loaded.settings,
+        loaded.spec,
+        loaded.head,
+        loaded.scores,
+        loaded.cache,
+        photos=loaded.photos,
+        novelty=loaded.novelty,
+        conformal=loaded.conformal,
     )
     fresh.pack(tmp_path / "fresh.zip")
     asked = photos(trained)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -133,3 +134,14 @@ def test_a_folder_that_cannot_be_written_is_refused(photo, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is not a folder"):
         check_sort_folder(tmp_path / "file" / "sorted", [])
+
+
+@pytest.mark.parametrize(
+    ("classes", "name"), [(["cat"], "none_of_these"), (["cat", "None_of_these"], "_none_of_these")]
+)
+def test_rejected_photos_have_a_folder_of_their_own(photo, tmp_path, classes, name):
+    said = [photo("a.png", "cat", "A"), replace(photo("b.png", None, "B"), rejected=True)]
+    done = sort_photos(tmp_path / "sorted", said, classes)
+    assert found(tmp_path / "sorted") == {"cat/a.png": "A", f"{name}/b.png": "B"}
+    assert (done.linked, done.rejected, done.unlabelled) == (2, 1, 0)
+    assert "1 of these none of the classes" in done.sentence

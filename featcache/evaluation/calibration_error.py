@@ -19,6 +19,7 @@ def expected_calibration_error(
     probabilities: Any,
     classes: Sequence[Any] | NDArray[Any],
     bins: int = BINS,
+    weights: Any = None,
 ) -> float:
     """Return the expected calibration error of the most probable labels.
 
@@ -36,6 +37,8 @@ def expected_calibration_error(
     classes : sequence of k labels
         Sorted, as a classifier's ``classes_`` are.
     bins : int, default 15
+    weights : array of shape (n,), optional
+        Sample weights of the rows; default is 1.
 
     Returns
     -------
@@ -54,7 +57,8 @@ def expected_calibration_error(
     if not len(true):
         raise ValueError("there are no rows to score")
     where, gaps = confidence_gaps(true, checked_probabilities(probabilities, len(true), classes), bins)
-    return float(np.abs(np.bincount(where, gaps)).sum() / len(true))
+    weights = np.ones(len(true)) if weights is None else np.asarray(weights, np.float64)
+    return float(np.abs(np.bincount(where, gaps * weights)).sum() / weights.sum())
 
 
 def confidence_gaps(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +17,21 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from featcache.errors import TrainingError
 from featcache.evaluation.calls import call
-from featcache.evaluation.scoring import full_scores
+from featcache.evaluation.fitting import arguments_of, fit_arguments
+from featcache.evaluation.scoring import decides_by_pairs, full_scores
 from featcache.files import write_bytes_whole
 from featcache.processor import cores
 
 
 def draw_folds(
-    labels: NDArray[Any], digests: NDArray[np.uint8], count: int, seed: int, classes: Sequence[str]
+    labels: NDArray[Any],
+    digests: NDArray[np.uint8],
+    count: int,
+    seed: int,
+    classes: Sequence[str],
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Assign every row to a fold: classes are spread evenly, and byte-equal photos stay together.
+    """Assign every row to a fold: classes are spread evenly; byte-equal photos and groups stay together.
 
     Parameters
     ----------
@@ -36,6 +42,8 @@ def draw_folds(
     seed : int
     classes : sequence of str
         Their names, for errors.
+    groups : int array of shape (n,), optional
+        Rows of one number stay together. Byte-equal rows must be of one group.
 
     Returns
     -------
@@ -45,15 +53,17 @@ def draw_folds(
     Raises
     ------
     TrainingError
-        A class has fewer different photos than there are folds.
+        A class has fewer different photos, or groups of photos, than there are folds.
     """
-    groups = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
+    what = "different photos" if groups is None else "groups of photos"
+    if groups is None:
+        groups = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
     for label, name in enumerate(classes):
         different = len(np.unique(groups[labels == label]))
         if different < count:
             raise TrainingError(
-                f"class {name!r} has {different} different photos for {count} folds, but every fold needs "
-                f"one; set folds to at most {max(different, 2)}, or add photos"
+                f"class {name!r} has {different} {what} for {count} folds, but every fold needs one; set "
+                f"folds to at most {max(different, 2)}, or add photos"
             )
     folds = np.empty(len(labels), np.int64)
     drawn = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
@@ -72,12 +82,15 @@ class HeldOut:
     predicted : array of shape (n,)
     probabilities : array of shape (n, k), or None
     classes : array of shape (k,)
+    decision : array of shape (n,) or (n, k), or None
+        Decision values of classifiers without probabilities.
     """
 
     folds: NDArray[np.int64]
     predicted: NDArray[Any]
     probabilities: NDArray[Any] | None
     classes: NDArray[Any]
+    decision: NDArray[Any] | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, fitted: Sequence[Any], X: NDArray[Any], folds: NDArray[np.int64]) -> Self:
@@ -94,8 +107,15 @@ class HeldOut:
             parts = [call(getattr(one, method), X[rows]) for one, rows in zip(fitted, places, strict=True)]
             return _joined(parts, places)
 
-        probabilities = joined("predict_proba") if hasattr(fitted[0], "predict_proba") else None
-        return cls(folds, joined("predict"), probabilities, fitted[0].classes_)
+        first = fitted[0]
+        probabilities = joined("predict_proba") if hasattr(first, "predict_proba") else None
+        ranks = probabilities is None and hasattr(first, "decision_function") and not decides_by_pairs(first)
+        decision = joined("decision_function") if ranks else None
+        return cls(folds, joined("predict"), probabilities, first.classes_, decision=decision)
+
+    def arguments(self, y: NDArray[Any]) -> tuple[Any, Any, Any, Any, Any]:
+        """Return the arguments of `featcache.evaluation.scores`, for the labels `y` of the rows."""
+        return y, self.probabilities, self.predicted, self.classes, self.decision
 
     def write(self, path: Path, photos: Sequence[str], labels: NDArray[Any], classes: Sequence[str]) -> None:
         """Write a table with a line per photo: path, fold, label, prediction and probabilities.
@@ -125,13 +145,22 @@ class CrossValidation(HeldOut):
     scores : dict
         Of all rows together, as `full_scores` gives them, with ``folds``: the ``accuracy`` of each fold
         and their ``mean`` and ``standard_deviation`` (of a sample: n - 1).
+    fitted : tuple of classifiers
+        By the fold that they were not fitted on.
     """
 
-    scores: dict[str, Any]
+    scores: dict[str, Any] = field(kw_only=True)
+    fitted: tuple[Any, ...] = field(kw_only=True)
 
 
 def cross_validate(
-    head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], views: int = 1
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    views: int = 1,
+    weights: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> CrossValidation:
     """Fit clones of `head`, each without one fold, and score them on it.
 
@@ -150,6 +179,9 @@ def cross_validate(
     views : int
         Consecutive rows that are views of one photo, the plain photo first. A dense head trains on one of
         them in each epoch, other heads on all. Only plain photos are predicted and scored.
+    weights, groups : array of shape (n,), optional
+        Of the rows. Clones are fitted with them where the head takes them, see
+        `featcache.evaluation.fitting.fit_arguments`, and scored with them.
 
     Raises
     ------
@@ -158,27 +190,55 @@ def cross_validate(
     ClassifierError
         The head cannot be trained on such features.
     """
-    fits_together = hasattr(head, "fit_folds")
-    fitted: list[Any] = (
-        call(head.fit_folds, X, y, folds, views) if fits_together else _fitted(head, X, y, folds)
-    )
-    failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
-    if failed is not None:
-        raise failed
+    fitted = fit_on_folds(head, X, y, folds, views, weights, groups)
     y, folds = y[::views], folds[::views]
+    weights, groups = (None if column is None else column[::views] for column in (weights, groups))
     held_out = HeldOut.of(fitted, X[::views], folds)
-    scores = full_scores(y, held_out.probabilities, held_out.predicted, held_out.classes)
-    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds)
-    return CrossValidation(folds, held_out.predicted, held_out.probabilities, held_out.classes, scores)
+    scores = full_scores(*held_out.arguments(y), weights=weights, groups=groups)
+    scores["folds"] = _scores_by_fold(held_out.predicted == y, folds, weights)
+    return CrossValidation(**vars(held_out), scores=scores, fitted=tuple(fitted))
 
 
-def cross_fit(
-    fit: Callable[[NDArray[Any], NDArray[Any]], Any],
+def fit_on_folds(
+    head: Any,
     X: NDArray[Any],
     y: NDArray[Any],
     folds: NDArray[np.int64],
+    views: int = 1,
+    weights: NDArray[Any] | None = None,
+    groups: NDArray[Any] | None = None,
+    jobs: int | None = None,
+) -> list[Any]:
+    """Fit clones of `head`, each without one fold; the arguments are those of `cross_validate`.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Number of threads; default: all cores.
+
+    Raises
+    ------
+    TrainingError, ClassifierError
+        As `cross_validate` does.
+    """
+    if not hasattr(head, "fit_folds"):
+        return _fitted(head, X, y, folds, weights, groups, jobs or cores())
+    extra = arguments_of(head.fit_folds, weights, groups)
+    fitted: list[Any] = call(head.fit_folds, X, y, folds, views, **extra)
+    failed = next((one for one in fitted if isinstance(one, TrainingError)), None)
+    if failed is not None:
+        raise failed
+    return fitted
+
+
+def cross_fit(
+    fit: Callable[..., Any],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    *columns: NDArray[Any],
 ) -> HeldOut:
-    """Predict each fold by ``fit(X, y)`` of the other folds.
+    """Predict each fold by ``fit(X, y, *columns)`` of the other folds.
 
     Raises
     ------
@@ -186,11 +246,16 @@ def cross_fit(
         All that `fit` raises, or a classifier refuses its rows.
     """
     rest = [folds != fold for fold in range(folds.max() + 1)]
-    return HeldOut.of([fit(X[rows], y[rows]) for rows in rest], X, folds)
+    fitted = [fit(*(column[rows] for column in (X, y, *columns))) for rows in rest]
+    return HeldOut.of(fitted, X, folds)
 
 
-def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dict[str, Any]:
-    accuracies = [float(correct[folds == fold].mean()) for fold in range(folds.max() + 1)]
+def _scores_by_fold(
+    correct: NDArray[np.bool_], folds: NDArray[np.int64], weights: NDArray[Any] | None
+) -> dict[str, Any]:
+    weights = np.ones(len(correct)) if weights is None else weights
+    places = [folds == fold for fold in range(folds.max() + 1)]
+    accuracies = [float(np.average(correct[rows], weights=weights[rows])) for rows in places]
     return {
         "accuracy": accuracies,
         "mean": float(np.mean(accuracies)),
@@ -198,14 +263,23 @@ def _scores_by_fold(correct: NDArray[np.bool_], folds: NDArray[np.int64]) -> dic
     }
 
 
-def _fitted(head: Any, X: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64]) -> list[Any]:
+def _fitted(
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    weights: NDArray[Any] | None,
+    groups: NDArray[Any] | None,
+    jobs: int,
+) -> list[Any]:
     """Fit in threads: they share the arrays, and TensorFlow, if it is loaded, does not survive a fork."""
 
     def fit(fold: int) -> Any:
         rows = folds != fold
-        return call(clone(head).fit, X[rows], y[rows])
+        columns = (None if column is None else column[rows] for column in (weights, groups))
+        return call(clone(head).fit, X[rows], y[rows], **fit_arguments(head, *columns))
 
-    return list(Parallel(n_jobs=cores(), prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
+    return list(Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(f) for f in range(folds.max() + 1)))
 
 
 def _joined(parts: Sequence[NDArray[Any]], places: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:

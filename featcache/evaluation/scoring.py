@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     confusion_matrix,
     f1_score,
     recall_score,
@@ -20,7 +21,7 @@ from featcache.evaluation.bootstrap import Interval, intervals
 from featcache.evaluation.calibration_error import expected_calibration_error
 from featcache.evaluation.calls import call, first_line
 from featcache.evaluation.predictions import Predictions
-from featcache.evaluation.wilson import wilson_interval
+from featcache.evaluation.shares import Bounds, share_intervals
 
 
 def scores(
@@ -29,6 +30,8 @@ def scores(
     predicted: Any,
     classes: Sequence[Any] | NDArray[Any],
     decision: NDArray[Any] | None = None,
+    weights: Any = None,
+    groups: Any = None,
 ) -> dict[str, Any]:
     """Return the scores of predictions.
 
@@ -41,25 +44,33 @@ def scores(
     classes : sequence of k labels
         Sorted, as a classifier's ``classes_`` are.
     decision : array of shape (n,) or (n, k), optional
-        Decision values, for ROC AUC without probabilities.
+        Decision values, for ROC AUC and average precision without probabilities.
+    weights : array of shape (n,), optional
+        Sample weights, 0 or more: in all scores a row counts that much. Rows of weight 0 are left out.
+    groups : array of shape (n,), optional
+        Rows with the same value belong together; intervals take them for one observation.
 
     Returns
     -------
     dict
-        ``n``, ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (Wilson interval, 95%),
+        ``n``, the number of rows; with `groups` also ``groups``, their number; with `weights` that differ
+        ``weighted``, which is True; ``accuracy``, ``accuracy_low`` and ``accuracy_high`` (95%: Wilson
+        interval or, with groups or weights, bootstrap, see `featcache.evaluation.shares`),
         ``balanced_accuracy`` (mean recall of the classes in `y_true`), ``macro_f1`` (over the true and
         predicted classes), ``log_loss`` and ``ece`` (see `expected_calibration_error`; both None without
-        probabilities) and ``roc_auc`` (with two classes that of the second; with more, the mean of one
-        against the rest; None where a class is missing in `y_true`, or without probabilities and decision
-        values).
+        probabilities), ``roc_auc`` and ``average_precision`` (with two classes those of the second; with
+        more, the mean of one against the rest; None where a class is missing in `y_true`, or without
+        probabilities and decision values).
 
     Raises
     ------
     ValueError
-        There are no rows, the shapes do not match, a label is not in `classes`, or probabilities are not in
-        [0, 1].
+        There are no rows, the shapes do not match, a label is not in `classes`, probabilities are not in
+        [0, 1], or weights are negative, not finite or all 0.
     """
-    return _scores(Predictions.of(y_true, probabilities, predicted, classes, decision))
+    given = Predictions.of(y_true, probabilities, predicted, classes, decision, weights, groups)
+    (accuracy,) = share_intervals(given, np.ones((1, len(given)), bool))
+    return _scores(given, accuracy, groups is not None)
 
 
 def full_scores(
@@ -70,12 +81,14 @@ def full_scores(
     decision: NDArray[Any] | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    weights: Any = None,
+    groups: Any = None,
 ) -> dict[str, Any]:
     """Return the scores of predictions with all intervals, the confusion matrix and the scores by class.
 
     Parameters
     ----------
-    y_true, probabilities, predicted, classes, decision
+    y_true, probabilities, predicted, classes, decision, weights, groups
         As for `scores`.
     resamples, seed : int
         As for `intervals`.
@@ -84,24 +97,29 @@ def full_scores(
     -------
     dict
         What `scores` gives, and ``<metric>_low`` and ``<metric>_high`` for the 95% `intervals`;
-        ``confusion``, the confusion matrix as k lists, one per true class, of k numbers, one per predicted
-        class; ``per_class``, a list of k dicts of ``class``, ``precision`` (None for a class that was never
-        predicted), ``recall`` (None for one without rows), ``f1`` (None where both are None) and ``n``, the
-        number of rows.
+        ``confusion``, the confusion matrix as k lists, one per true class, of k numbers of rows (not of their
+        weights), one per predicted class; ``per_class``, a list of k dicts of ``class``, ``precision`` (None
+        for a class that was never predicted), ``recall`` (None for one without rows), ``recall_low`` and
+        ``recall_high`` (95%, by the method of the accuracy's interval), ``f1`` (None where both are None) and
+        ``n``, the number of rows.
 
     Raises
     ------
     ValueError
         As `scores` and `intervals` do.
     """
-    given = Predictions.of(y_true, probabilities, predicted, classes, decision)
-    bounds = intervals(y_true, probabilities, predicted, classes, decision, resamples, seed)
-    confusion = confusion_matrix(given.true, given.predicted, labels=np.arange(len(given.classes)))
+    given = Predictions.of(y_true, probabilities, predicted, classes, decision, weights, groups)
+    bounds = intervals(
+        y_true, probabilities, predicted, classes, decision, resamples, seed, weights=weights, groups=groups
+    )
+    there = np.unique(given.true)
+    of_rows = np.stack([np.ones(len(given), bool), *(given.true == label for label in there)])
+    accuracy, *recalls = share_intervals(given, of_rows, resamples, seed)
     return {
-        **_scores(given),
+        **_scores(given, accuracy, groups is not None),
         **_bounds(bounds),
-        "confusion": confusion.tolist(),
-        "per_class": _per_class(confusion, given.classes),
+        "confusion": _confusion(given, None).tolist(),
+        "per_class": _per_class(given, dict(zip(there.tolist(), recalls, strict=True))),
     }
 
 
@@ -179,21 +197,31 @@ def predictions_of(head: Any, X: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
     return arguments
 
 
-def _scores(given: Predictions) -> dict[str, Any]:
-    low, high = wilson_interval(int((given.true == given.predicted).sum()), len(given))
+def _scores(given: Predictions, accuracy: Bounds, grouped: bool) -> dict[str, Any]:
+    weights = given.weights
     return {
         "n": len(given),
-        "accuracy": float(accuracy_score(given.true, given.predicted)),
-        "accuracy_low": low,
-        "accuracy_high": high,
+        **({"groups": given.group_count} if grouped else {}),
+        **({"weighted": True} if weights is not None else {}),
+        "accuracy": float(accuracy_score(given.true, given.predicted, sample_weight=weights)),
+        "accuracy_low": accuracy[0],
+        "accuracy_high": accuracy[1],
         # balanced_accuracy_score is the same number, but warns of classes that occur only in the predictions
         "balanced_accuracy": float(
             recall_score(
-                given.true, given.predicted, labels=np.unique(given.true), average="macro", zero_division=0
+                given.true,
+                given.predicted,
+                labels=np.unique(given.true),
+                average="macro",
+                zero_division=0,
+                sample_weight=weights,
             )
         ),
-        "macro_f1": float(f1_score(given.true, given.predicted, average="macro", zero_division=0)),
-        "roc_auc": _roc_auc(given),
+        "macro_f1": float(
+            f1_score(given.true, given.predicted, average="macro", zero_division=0, sample_weight=weights)
+        ),
+        "roc_auc": _of_rankings(roc_auc_score, given),
+        "average_precision": _of_rankings(average_precision_score, given),
         **_probability_scores(given),
     }
 
@@ -203,15 +231,18 @@ def _probability_scores(given: Predictions) -> dict[str, float | None]:
         return {"log_loss": None, "ece": None}
     labels = np.arange(len(given.classes))
     return {
-        "log_loss": float(given.losses().mean()),
-        "ece": expected_calibration_error(given.true, given.probabilities, labels),
+        "log_loss": float(np.average(given.losses(), weights=given.weights)),
+        "ece": expected_calibration_error(given.true, given.probabilities, labels, weights=given.weights),
     }
 
 
-def _roc_auc(given: Predictions) -> float | None:
+def _of_rankings(area: Callable[..., float], given: Predictions) -> float | None:
     # roc_auc_score(multi_class="ovr") is this mean, too, but takes probabilities only
-    areas = [roc_auc_score(given.true == label, values) for label, values in given.rankings()]
-    return float(np.mean(areas)) if areas else None
+    areas = [
+        area(given.true == label, values, sample_weight=given.weights) for label, values in given.rankings()
+    ]
+    # sums of weights can be rounded to a little more than 1
+    return min(float(np.mean(areas)), 1.0) if areas else None
 
 
 def _bounds(found: dict[str, Interval]) -> dict[str, float | None]:
@@ -222,19 +253,29 @@ def _bounds(found: dict[str, Interval]) -> dict[str, float | None]:
     }
 
 
-def _per_class(confusion: NDArray[np.int64], classes: NDArray[Any]) -> list[dict[str, Any]]:
+def _confusion(given: Predictions, weights: NDArray[np.float64] | None) -> NDArray[Any]:
+    labels = np.arange(len(given.classes))
+    found: NDArray[Any] = confusion_matrix(given.true, given.predicted, labels=labels, sample_weight=weights)
+    return found
+
+
+def _per_class(given: Predictions, recalls: Mapping[int, Bounds]) -> list[dict[str, Any]]:
+    confusion, rows = _confusion(given, given.weights), np.bincount(given.true, minlength=len(given.classes))
     right, there, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    bounds = [recalls.get(i, (None, None)) for i in range(len(rows))]
     return [
         {
             "class": label,
             "precision": _share(right[i], said[i]),
             "recall": _share(right[i], there[i]),
+            "recall_low": bounds[i][0],
+            "recall_high": bounds[i][1],
             "f1": _share(2 * right[i], there[i] + said[i]),
-            "n": int(there[i]),
+            "n": int(rows[i]),
         }
-        for i, label in enumerate(classes.tolist())
+        for i, label in enumerate(given.classes.tolist())
     ]
 
 
 def _share(part: Any, whole: Any) -> float | None:
-    return float(part / whole) if whole else None
+    return min(float(part / whole), 1.0) if whole else None

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.evaluation.novelty import DEFAULT_LEVEL
+
 UNKNOWN = -1
 """The label of a photo whose class is not known."""
 
@@ -23,10 +25,13 @@ class Predictions:
     ----------
     probabilities : ndarray, shape (n, classes)
     labels : ndarray of int, shape (n,)
+    novelty : ndarray, shape (n,), or None
+        p-values.
     """
 
     probabilities: NDArray[Any]
     labels: NDArray[np.int64]
+    novelty: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,50 @@ def compare(
         labelled=int(known.sum()),
         accuracy=_accuracy(original.labels[known], truth[known]),
         exported_accuracy=_accuracy(labels[known], truth[known]),
+    )
+
+
+@dataclass(frozen=True)
+class NoveltyComparison:
+    """How the p-values of two models agree.
+
+    Attributes
+    ----------
+    largest_difference : float
+        Of the p-value of any photo; not finite where one of them is not.
+    equally_rejected : float
+        Share of the photos that both reject, or neither, at level 0.05.
+    """
+
+    largest_difference: float
+    equally_rejected: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether enough photos are rejected alike."""
+        return self.equally_rejected >= REQUIRED
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON-ready data."""
+        return asdict(self)
+
+
+def compare_novelty(original: NDArray[Any] | None, exported: NDArray[Any] | None) -> NoveltyComparison | None:
+    """Compare the p-values (n,) of the model and of its exported form on the same photos; None without both.
+
+    Raises
+    ------
+    ValueError
+        The exported form gives arrays of another shape.
+    """
+    if original is None or exported is None:
+        return None
+    if exported.shape != original.shape:
+        raise ValueError(f"gives {exported.shape} numbers of novelty instead of {original.shape}")
+    alike = (original < DEFAULT_LEVEL) == (exported < DEFAULT_LEVEL)
+    return NoveltyComparison(
+        largest_difference=float(np.abs(exported - original).max()),
+        equally_rejected=float(np.mean(alike & np.isfinite(exported))),
     )
 
 

@@ -30,7 +30,7 @@ class Exportable:
     Attributes
     ----------
     keras : keras.Model
-        From uint8 pixels (n, height, width, 3) to probabilities (n, classes).
+        From uint8 pixels (n, height, width, 3) to probabilities (n, classes), or a dict of outputs by name.
     name : str
         Of the file, without its suffix.
     classes : tuple of str
@@ -51,12 +51,19 @@ class Exportable:
         """The class names as a text, one a line."""
         return "".join(f"{name}\n" for name in self.classes)
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in the order in which TensorFlow lists them."""
+        given = self.keras.output
+        return sorted(given) if isinstance(given, dict) else ["probabilities"]
+
     def function(self, batch: int | None = None) -> Any:
-        """Return the network as a function of TensorFlow, from ``pixels`` to ``probabilities``."""
+        """Return the network as a function of TensorFlow, from ``pixels`` to a dict of `outputs`."""
         shape = (batch, *self.keras.input_shape[1:])
 
         def classify(pixels: Any) -> dict[str, Any]:
-            return {"probabilities": self.keras(pixels, training=False)}
+            found = self.keras(pixels, training=False)
+            return found if isinstance(found, dict) else {"probabilities": found}
 
         tf = tensorflow()
         return tf.function(classify, input_signature=[tf.TensorSpec(shape, tf.uint8, name="pixels")])
@@ -123,8 +130,8 @@ def _with_constants(network: Exportable, batch: int | None = None) -> Any:
     frozen = with_constants(function.get_concrete_function())
 
     def classify(pixels: Any) -> dict[str, Any]:
-        # frozen, the output has lost its name
-        return {"probabilities": frozen(pixels)[0]}
+        # frozen, the outputs have lost their names
+        return dict(zip(network.outputs, frozen(pixels), strict=True))
 
     return tf.function(classify, input_signature=function.input_signature)
 
@@ -157,9 +164,10 @@ def write_openvino(network: Exportable, folder: Path) -> Path:
     import openvino
 
     traced = network.function().get_concrete_function()
-    # The output is named: what only a custom gradient (swish) reads would count as further outputs.
-    model = openvino.convert_model(traced, output=[traced.outputs[0].name])
-    model.outputs[0].set_names({"probabilities"})
+    # The outputs are named: what only a custom gradient (swish) reads would count as further outputs.
+    model = openvino.convert_model(traced, output=[one.name for one in traced.outputs])
+    for output, name in zip(model.outputs, network.outputs, strict=True):
+        output.set_names({name})
     model.set_rt_info(json.dumps(network.classes), ["featcache", "classes"])
     path = folder / f"{network.name}.xml"
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from featcache.evaluation.novelty import Novelty
+from featcache.heads.novelty_network import novelty_network
 from featcache.heads.probabilities import probabilities_network
 from featcache.model import Model
 from featcache.runtime import keras
 
 
-def whole_network(model: Model) -> Any:
+def whole_network(model: Model, novelty: Novelty | None = None) -> Any:
     """Return the model as one Keras model, with its preprocessing inside.
+
+    Parameters
+    ----------
+    model : Model
+    novelty : Novelty, optional
+        Then the network gives a dict of ``probabilities`` and ``novelty``, p-values (n,).
 
     Returns
     -------
@@ -27,5 +35,10 @@ def whole_network(model: Model) -> Any:
     base = model.base(1).keras_network().model
     head = probabilities_network(model.head, model.spec.feature_shape)
     pixels = keras().Input(base.input_shape[1:], dtype="uint8", name="pixels")
-    probabilities = head(base(pixels, training=False), training=False)
-    return keras().Model(pixels, probabilities, name="classifier")
+    features = base(pixels, training=False)
+    probabilities = head(features, training=False)
+    if novelty is None:
+        return keras().Model(pixels, probabilities, name="classifier")
+    p_values = novelty_network(novelty, model.spec.feature_shape)(features)
+    outputs = {"probabilities": probabilities, "novelty": p_values}
+    return keras().Model(pixels, outputs, name="classifier")

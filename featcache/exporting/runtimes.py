@@ -15,7 +15,9 @@ from featcache.errors import ExportError
 from featcache.runtime import keras, tensorflow, without_noise
 
 Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
-"""Pixels (n, height, width, 3) to probabilities (n, classes)."""
+"""Pixels (n, height, width, 3) to an output: probabilities (n, classes), or novelty (n,)."""
+
+PROBABILITIES, NOVELTY = "probabilities", "novelty"
 
 _BATCH = 32
 
@@ -32,7 +34,7 @@ class Runtime(NamedTuple):
     modules : tuple of str
         Packages needed to write and to check a file.
     open : callable
-        From a file (or folder) to a `Run` that computes in f32.
+        From a file (or folder), and the name of an output, to a `Run` that computes in f32.
     open_default : callable, optional
         The same without options, where that may compute in another precision.
     """
@@ -40,7 +42,7 @@ class Runtime(NamedTuple):
     name: str
     package: str
     modules: tuple[str, ...]
-    open: Callable[[Path], Run]
+    open: Callable[..., Run]
     open_default: Callable[[Path], Run] | None = None
 
     @property
@@ -73,17 +75,22 @@ def run_in_batches(run: Run, pixels: NDArray[np.uint8], progress: Callable[[int]
     return np.concatenate(found)
 
 
-def _keras(path: Path) -> Run:
+def _keras(path: Path, output: str = PROBABILITIES) -> Run:
     model = keras().saving.load_model(path, compile=False, safe_mode=True)
-    return lambda pixels: np.asarray(model.predict_on_batch(pixels))
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        found = model.predict_on_batch(pixels)
+        return np.asarray(found[output] if isinstance(found, dict) else found)
+
+    return run
 
 
-def _saved_model(path: Path) -> Run:
+def _saved_model(path: Path, output: str = PROBABILITIES) -> Run:
     loaded = tensorflow().saved_model.load(str(path))
     signature = loaded.signatures["serving_default"]
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        found = np.asarray(signature(pixels=tensorflow().constant(pixels))["probabilities"])
+        found = np.asarray(signature(pixels=tensorflow().constant(pixels))[output])
         # the variables live as long as what was loaded, not as long as its signature
         assert loaded is not None
         return found
@@ -107,15 +114,15 @@ def _tflite(path: Path) -> Run:
     return lambda pixels: np.stack([one(photo) for photo in pixels])
 
 
-def _onnx(path: Path) -> Run:
+def _onnx(path: Path, output: str = PROBABILITIES) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda pixels: np.asarray(session.run(["probabilities"], {"pixels": pixels})[0])
+    return lambda pixels: np.asarray(session.run([output], {"pixels": pixels})[0])
 
 
-def _openvino(path: Path) -> Run:
-    return _compiled(path, {"INFERENCE_PRECISION_HINT": "f32"})
+def _openvino(path: Path, output: str = PROBABILITIES) -> Run:
+    return _compiled(path, {"INFERENCE_PRECISION_HINT": "f32"}, output)
 
 
 def _openvino_default(path: Path) -> Run:
@@ -123,11 +130,11 @@ def _openvino_default(path: Path) -> Run:
     return _compiled(path, {})
 
 
-def _compiled(path: Path, options: dict[str, str]) -> Run:
+def _compiled(path: Path, options: dict[str, str], output: str = PROBABILITIES) -> Run:
     import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", options)
-    return lambda pixels: np.array(compiled(pixels)["probabilities"])
+    return lambda pixels: np.array(compiled(pixels)[output])
 
 
 RUNTIMES = {

@@ -20,11 +20,20 @@ from numpy.typing import NDArray
 
 from featcache.bases.base import Base
 from featcache.errors import ExportError, FeatcacheError, did_you_mean
-from featcache.exporting.check import REQUIRED, REQUIRED_INT8, Comparison, Predictions, compare
+from featcache.evaluation.novelty import DEFAULT_LEVEL
+from featcache.exporting.check import (
+    REQUIRED,
+    REQUIRED_INT8,
+    Comparison,
+    NoveltyComparison,
+    Predictions,
+    compare,
+    compare_novelty,
+)
 from featcache.exporting.formats import LABELS_FILE, QUANTIZE, WRITERS, Exportable
 from featcache.exporting.network import whole_network
 from featcache.exporting.photos import ExportPhotos, Labelled, of_folder, of_run
-from featcache.exporting.runtimes import RUNTIMES, Run, Runtime, run_in_batches
+from featcache.exporting.runtimes import NOVELTY, RUNTIMES, Run, Runtime, run_in_batches
 from featcache.files import check_folder_target, folder_written_whole, read_regular
 from featcache.heads.probabilities import check_expressible
 from featcache.model import Model, find_model
@@ -60,6 +69,8 @@ class Export:
         Of the file loaded without options with the model in f32, where that may compute in another precision.
     as_trained : Comparison or None
         Of the file in f32 with the model in its own precision and dtype, where these are not f32 and float32.
+    novelty : NoveltyComparison or None
+        Of the file, computing in f32, with the model in f32, where it has the output ``novelty``.
     """
 
     model: Path
@@ -72,11 +83,12 @@ class Export:
     comparison: Comparison
     by_default: Comparison | None = None
     as_trained: Comparison | None = None
+    novelty: NoveltyComparison | None = None
 
     @property
     def check(self) -> dict[str, Any]:
         """What was compared, as JSON-ready data."""
-        further = {"by_default": self.by_default, "as_trained": self.as_trained}
+        further = {"by_default": self.by_default, "as_trained": self.as_trained, "novelty": self.novelty}
         stated = {name: one and one.to_json() for name, one in further.items()}
         return {**self.comparison.to_json(), "precision": "f32", **stated}
 
@@ -101,6 +113,7 @@ def export(
     quantize: str = "none",
     output: str | os.PathLike[str] | None = None,
     photos: str | os.PathLike[str] | None = None,
+    novelty: bool = False,
     reporter: Reporter = SILENT,
 ) -> Export:
     """Write a model in another format, with its preprocessing inside, and compare both on photos.
@@ -122,6 +135,8 @@ def export(
         ``RUN/exports/HEAD/FORMAT``.
     photos : path, optional
         A folder of photos to check with, where those of the recipe are gone.
+    novelty : bool, default False
+        Write a second output ``novelty``, the p-values (n,); not for TensorFlow Lite.
     reporter : Reporter, optional
         Listens to the work.
 
@@ -145,12 +160,14 @@ def export(
     folder = find_model(Path(model))
     loaded = Model.load(folder)
     check_expressible(loaded.head)
+    if novelty:
+        _check_novelty(loaded, to)
     target = Path(output) if output is not None else export_folder(folder, _variant(to, quantize))
     _refuse_foreign(target)
     check_folder_target(target)
     source = of_folder(Path(photos), loaded) if photos is not None else of_run(folder, loaded)
     labelled = source.to_check(loaded)
-    network = _exportable(loaded, folder.name, quantize, source)
+    network = _exportable(loaded, folder.name, quantize, source, novelty)
     reporter.note(f"writing {to}, then comparing it with the model in f32 on {len(labelled.labels):,} photos")
     with folder_written_whole(target) as aside:
         with _explained(f"{loaded.name} cannot be written as {to}"):
@@ -158,12 +175,15 @@ def export(
         size = _size(aside)
         with _explained(f"{runtime.name} cannot run what was written"):
             exported = _run(runtime.open(file), labelled, reporter)
+            rejects = _run(runtime.open(file, NOVELTY), labelled, reporter) if novelty else None
             default = runtime.open_default and _run(runtime.open_default(file), labelled, reporter)
         exact, own = _predictions(loaded, labelled.pixels, reporter)
         required = REQUIRED_INT8 if quantize == "int8" else REQUIRED
         with _explained(f"{runtime.name} cannot run what was written"):
             comparison = compare(exact, exported, labelled.labels, required)
+            of_novelty = compare_novelty(exact.novelty, rejects)
         _refuse_different(comparison, to, runtime)
+        _refuse_other_novelty(of_novelty, to, runtime)
         result = Export(
             model=folder,
             to=to,
@@ -175,6 +195,7 @@ def export(
             comparison=comparison,
             by_default=None if default is None else compare(exact, default, labelled.labels, required),
             as_trained=None if own is None else compare(own, exported, labelled.labels, required),
+            novelty=of_novelty,
         )
         _write_facts(aside, result, loaded, source, network.labels)
     return result
@@ -193,6 +214,19 @@ def _runtime(to: str, quantize: str) -> Runtime:
         raise ExportError(f"--quantize {quantize} goes with --to tflite only, not with {to}")
     RUNTIMES[to].require(to)
     return RUNTIMES[to]
+
+
+def _check_novelty(model: Model, to: str) -> None:
+    if to == "tflite":
+        raise ExportError(
+            "--novelty goes with --to keras, saved_model, onnx or openvino: the interpreters of TensorFlow "
+            "Lite list outputs by number, and int8 is too coarse for distances"
+        )
+    if model.novelty is None:
+        raise ExportError(
+            f"--novelty: {model.name!r} has no novelty score: it was trained by an earlier version of "
+            "featcache, or on one photo of each class; train the head again"
+        )
 
 
 def _variant(to: str, quantize: str) -> str:
@@ -219,9 +253,12 @@ def _known_files(folder: Path) -> set[str]:
         return set()
 
 
-def _exportable(model: Model, name: str, quantize: str, source: ExportPhotos) -> Exportable:
+def _exportable(
+    model: Model, name: str, quantize: str, source: ExportPhotos, novelty: bool = False
+) -> Exportable:
     sample = source.to_quantize(model) if quantize == "int8" else None
-    return Exportable(whole_network(model), name, model.classes, quantize, sample)
+    network = whole_network(model, model.novelty) if novelty else whole_network(model)
+    return Exportable(network, name, model.classes, quantize, sample)
 
 
 @contextmanager
@@ -265,13 +302,16 @@ def _predictions_on(
 ) -> Predictions:
     step = base.settings.batch_size
     progress = _counter(reporter, "predicting", len(pixels))
-    probabilities, labels = [], []
+    probabilities, labels, p_values = [], [], []
     for start in range(0, len(pixels), step):
         X = features(pixels[start : start + step])
         probabilities.append(model.head.predict_proba(X))
         labels.append(model.head.predict(X))
+        if model.novelty is not None:
+            p_values.append(model.novelty.p_values(X))
         progress(min(start + step, len(pixels)))
-    return Predictions(np.concatenate(probabilities), np.concatenate(labels))
+    novelty = np.concatenate(p_values) if p_values else None
+    return Predictions(np.concatenate(probabilities), np.concatenate(labels), novelty)
 
 
 def _counter(reporter: Reporter, stage: str, total: int) -> Callable[[int], None]:
@@ -286,6 +326,16 @@ def _refuse_different(comparison: Comparison, to: str, runtime: Runtime) -> None
         f"the {to} file, run by {runtime.name}, gives the model's label for {comparison.equal_labels:.1%} of "
         f"{comparison.photos:,} photos, and {comparison.required:.0%} are required (largest difference of a "
         f"probability: {comparison.largest_difference:.3g}); nothing was kept"
+    )
+
+
+def _refuse_other_novelty(comparison: NoveltyComparison | None, to: str, runtime: Runtime) -> None:
+    if comparison is None or comparison.passed:
+        return
+    raise ExportError(
+        f"the {to} file, run by {runtime.name}, rejects other photos than the model: "
+        f"{comparison.equally_rejected:.1%} are rejected alike at {DEFAULT_LEVEL}, and {REQUIRED:.0%} are "
+        f"required (largest difference of a p-value: {comparison.largest_difference:.3g}); nothing was kept"
     )
 
 
@@ -313,6 +363,7 @@ def _write_facts(folder: Path, result: Export, model: Model, source: ExportPhoto
             "color_profile": model.settings.color_profile,
         },
         "output": {"name": "probabilities", "shape": [len(model.classes)], "dtype": "float32"},
+        "novelty": result.novelty and {"name": NOVELTY, "shape": [], "dtype": "float32"},
         "base": model.spec.to_json(),
         "check": result.check | {"runtime": result.runtime, "photos_of": source.name},
         "versions": library_versions(),

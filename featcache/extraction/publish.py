@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -69,7 +70,8 @@ def check_rows(
                 f"class {label!r} has no readable photo in train; repair or add photos, or remove its folder"
             )
     findings = []
-    for split, labels in asked.items():
+    for split in dict.fromkeys((*table.drawn, *asked)):
+        labels = asked[split]
         if not usable[split] and (split == "train" or split not in learned):
             raise DataError(f"{split} has no readable photo; repair or add photos, or remove {split}")
         broken = sorted(labels - usable[split])
@@ -101,11 +103,24 @@ def _usable(table: ImageTable, extracted: Extracted) -> list[ImageRow]:
 def split_rows_of(recipe: Recipe, table: ImageTable, extracted: Extracted) -> dict[str, SplitRows]:
     """Return the rows of each split's usable photos."""
     rows = _usable(table, extracted)
-    index = {label: number for number, label in enumerate(table.classes)}
-    return {
-        split: _split_rows([row for row in rows if row.split == split], index, split_views(split, recipe))
-        for split in SPLITS
-    }
+    classes = {label: number for number, label in enumerate(table.classes)}
+    groups = {name: number for number, name in enumerate(group_names(table, extracted))}
+    has_weights = any(row.weight != 1 for row in rows)
+    found = {}
+    for split in SPLITS:
+        in_split = [row for row in rows if row.split == split]
+        plain = _split_rows(in_split, classes, split_views(split, recipe))
+        found[split] = replace(
+            plain,
+            groups=np.array([groups.get(row.group, -1) for row in in_split], np.int64) if groups else None,
+            weights=np.array([row.weight for row in in_split], np.float64) if has_weights else None,
+        )
+    return found
+
+
+def group_names(table: ImageTable, extracted: Extracted) -> list[str]:
+    """Return the names of the groups of the usable photos, sorted."""
+    return sorted({row.group for row in _usable(table, extracted) if row.group})
 
 
 def _split_rows(

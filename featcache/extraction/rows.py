@@ -7,6 +7,7 @@ from typing import Protocol
 
 from featcache.featurize import Photo
 from featcache.images.division import drawing
+from featcache.images.groups import draw_key
 from featcache.images.rows import SPLITS, FoundPhoto, ImageTable
 from featcache.images.views import View, views_of
 from featcache.recipe import Recipe
@@ -64,10 +65,15 @@ class WantedViews:
 
 
 def wanted_of_found(recipe: Recipe, found: Sequence[FoundPhoto]) -> WantedViews:
-    """Return the views of photos that are not read yet; a class that gets too few may move some later."""
+    """Return the views of photos that are not read yet.
+
+    Some may be in another split later: a class that gets too few takes them back, and groups that hold equal
+    photos become one.
+    """
     given = _split_by_path((photo.path, photo.split) for photo in found)
+    groups = {photo.path: photo.group for photo in found if photo.group}
     draw = drawing({photo.split for photo in found}, recipe.data)
-    return WantedViews(recipe, lambda path, digest: draw(given[path], digest))
+    return WantedViews(recipe, lambda path, digest: draw(given[path], draw_key(groups.get(path, ""), digest)))
 
 
 def wanted_of_table(recipe: Recipe, table: ImageTable) -> WantedViews:
@@ -104,7 +110,7 @@ def keys_wanted(photos: Iterable[Photo], wanted: Wanted) -> list[Key]:
 
 def split_views(split: str, recipe: Recipe) -> list[View | None]:
     """Return the views of a split's photos: heads are trained on views and scored on plain photos."""
-    trained_on = split == "train" or (split == "validation" and recipe.data.folds is not None)
+    trained_on = split == "train" or (split == "validation" and recipe.trains_on_validation)
     return views_of(recipe.augment if trained_on else None)
 
 

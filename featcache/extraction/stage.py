@@ -19,6 +19,7 @@ from featcache.extraction.publish import (
     check_rows,
     failed_digests,
     findings_in_pictures,
+    group_names,
     skipped_photos,
     split_rows_of,
 )
@@ -148,7 +149,10 @@ def extract(recipe: Recipe, reporter: Reporter = SILENT) -> Extraction:
     path = recipe.run / FEATURE_FILE
     splits = split_rows_of(recipe, table, extracted)
     findings = [finding.to_json() for finding in table.findings]
-    contents = Contents(table.classes, base_store.base, recipe.model_dump(mode="json"), skipped, findings)
+    groups = group_names(table, extracted)
+    contents = Contents(
+        table.classes, base_store.base, recipe.model_dump(mode="json"), skipped, findings, groups
+    )
     write_feature_file(path, splits, extracted.locations, base_store, contents)
     keep_origin(recipe, base.spec.folder_name)
     profile = extracted.profile

@@ -34,12 +34,15 @@ class History:
     Attributes
     ----------
     before : dict
-        ``loss`` and ``accuracy`` on validation before anything was trained.
+        ``loss``, ``accuracy`` and the metric on validation before anything was trained.
     per_epoch : dict of str to list of float
+    metric : str
+        What the best epoch is chosen by: "log_loss", which is ``val_loss``, or the name of a score.
     """
 
     before: Measures
     per_epoch: dict[str, list[float]] = field(default_factory=dict)
+    metric: str = "log_loss"
 
     @property
     def epochs(self) -> int:
@@ -48,11 +51,10 @@ class History:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, from 1, of the highest validation accuracy; among equals of the lowest loss."""
-        ranks = zip(
-            self.per_epoch["val_accuracy"], (-loss for loss in self.per_epoch["val_loss"]), strict=True
-        )
-        return 1 + max(enumerate(ranks), key=lambda pair: pair[1])[0]
+        """The epoch, from 1, with the best metric on validation; among equals with the lowest loss."""
+        fitness = [-loss for loss in self.per_epoch["val_loss"]]
+        first = fitness if self.metric == "log_loss" else self.per_epoch[f"val_{self.metric}"]
+        return 1 + max(enumerate(zip(first, fitness, strict=True)), key=lambda pair: pair[1])[0]
 
     def append(self, measures: Measures) -> None:
         """Append the measures of an epoch."""
@@ -71,12 +73,18 @@ class Checkpoints:
         All that training changes, by the name of its array: weights and the optimizer's state.
     note : callable, optional
         Called with one sentence for each checkpoint that cannot be used.
+    metric : str
+        See `History`.
     """
 
     def __init__(
-        self, folder: Path, variables: Mapping[str, Any], note: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path,
+        variables: Mapping[str, Any],
+        note: Callable[[str], None] = lambda _: None,
+        metric: str = "log_loss",
     ) -> None:
-        self._folder, self._variables, self._note = folder, variables, note
+        self._folder, self._variables, self._note, self._metric = folder, variables, note, metric
 
     def _path(self, epoch: int) -> Path:
         return self._folder / f"epoch-{epoch:04}.npz"
@@ -146,7 +154,7 @@ class Checkpoints:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             values = [file[name] for name in self._variables]
             state = json.loads(file["state"].tobytes())
-        history = History(state["before"], state["history"])
+        history = History(state["before"], state["history"], self._metric)
         shapes = [tuple(variable.shape) for variable in self._variables.values()]
         if history.epochs != epoch or [value.shape for value in values] != shapes:
             raise ValueError("it is of another fine-tuning")

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from featcache.errors import TrainingError
+from featcache.evaluation import scores
 from featcache.finetuning.checkpoints import Checkpoints, History, Measures
 from featcache.finetuning.top import Top
 from featcache.heads.dense.feed import Feed, Rows
@@ -52,6 +54,7 @@ def train_top(
     checkpoints: Path,
     progress: Callable[[int], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    metric: str = "log_loss",
 ) -> History:
     """Train with a checkpoint after each epoch; resume after the last one that is there.
 
@@ -70,11 +73,14 @@ def train_top(
         Called with the number of completed epochs.
     note : callable, optional
         Called with one sentence for each checkpoint that cannot be used.
+    metric : str
+        What the best epoch is chosen by on validation: "log_loss", "accuracy", or another score of
+        `featcache.evaluation.scores`, which is then measured as well.
 
     Raises
     ------
     TrainingError
-        The loss is no longer finite.
+        The loss is no longer finite, or the metric is not defined on these validation photos.
     StoreError
         A checkpoint cannot be written.
     """
@@ -83,15 +89,15 @@ def train_top(
     step, measure = _compiled(top, optimizer)
     variables = {f"weight_{number}": one for number, one in enumerate(top.variables)}
     variables |= {f"optimizer_{number}": one for number, one in enumerate(optimizer.variables)}
-    saved = Checkpoints(checkpoints, variables, note)
-    history = saved.resume() or History(_measured(measure, feeds["validation"]))
+    saved = Checkpoints(checkpoints, variables, note, metric)
+    validation = _Validation(measure, feeds["validation"], metric, top.binary)
+    history = saved.resume() or History(validation(), {}, metric)
     progress(history.epochs)
     while history.epochs < params.epochs:
         measures = _epoch(step, feeds["train"], params, history.epochs)
-        for prefix, split in (("val", "validation"), ("test", "test")):
-            if split in feeds:
-                measured = _measured(measure, feeds[split])
-                measures |= {f"{prefix}_{name}": value for name, value in measured.items()}
+        measures |= {f"val_{name}": value for name, value in validation().items()}
+        if "test" in feeds:
+            measures |= {f"test_{name}": value for name, value in _measured(measure, feeds["test"]).items()}
         if not np.isfinite(list(measures.values())).all():
             raise TrainingError(
                 f"fine-tuning diverged in epoch {history.epochs + 1} of {params.epochs}: the loss is no "
@@ -112,7 +118,11 @@ def _optimizer(params: FinetuneParams) -> Any:
 
 
 def _compiled(top: Top, optimizer: Any) -> tuple[Any, Any]:
-    """Return the functions which train on a batch and which measure one; sums of loss and right answers."""
+    """Return the functions which train on a batch and which measure one.
+
+    Both return the weighted sums of the losses and of the right answers, the second one also the logits. As
+    in Dense heads, the loss of a batch is divided by its rows and not by their weights.
+    """
     tf = tensorflow()
 
     def losses(logits: Any, labels: Any) -> tuple[Any, Any]:
@@ -123,16 +133,18 @@ def _compiled(top: Top, optimizer: Any) -> tuple[Any, Any]:
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return each, tf.argmax(logits, -1, output_type=tf.int32) == labels
 
-    def step(rows: Any, labels: Any) -> tuple[Any, Any]:
+    def step(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             each, right = losses(top(rows, training=True), labels)
+            each *= weights
             loss = tf.reduce_mean(each)
         optimizer.apply(tape.gradient(loss, top.trainable), top.trainable)
-        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32))
+        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32) * weights)
 
-    def measure(rows: Any, labels: Any) -> tuple[Any, Any]:
-        each, right = losses(top(rows, training=False), labels)
-        return tf.reduce_sum(each), tf.reduce_sum(tf.cast(right, tf.float32))
+    def measure(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+        logits = top(rows, training=False)
+        each, right = losses(logits, labels)
+        return tf.reduce_sum(each * weights), tf.reduce_sum(tf.cast(right, tf.float32) * weights), logits
 
     return tf.function(step, reduce_retracing=True), tf.function(measure, reduce_retracing=True)
 
@@ -148,19 +160,65 @@ def _measured(measure: Any, feed: Feed) -> Measures:
     return _means(measure, _batches(pieces, _EVALUATED_ROWS))
 
 
-def _batches(
-    pieces: Iterator[tuple[Rows, NDArray[np.int32]]], size: int
-) -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
+class _Validation:
+    """Measures the validation photos: loss, accuracy and, where it is another one, the metric."""
+
+    def __init__(self, measure: Any, feed: Feed, metric: str, binary: bool) -> None:
+        self._measure, self._feed, self._binary = measure, feed, binary
+        self._metric = None if metric in ("log_loss", "accuracy") else metric
+
+    def __call__(self) -> Measures:
+        if self._metric is None:
+            return _measured(self._measure, self._feed)
+        logits: list[NDArray[Any]] = []
+        columns: list[tuple[Any, Any]] = []
+
+        def remembering(rows: Any, labels: Any, weights: Any) -> tuple[Any, ...]:
+            measured: tuple[Any, ...] = self._measure(rows, labels, weights)
+            logits.append(np.asarray(measured[2]))
+            columns.append((labels, weights))
+            return measured
+
+        measures = _measured(remembering, self._feed)
+        labels, weights = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return measures | {self._metric: self._score(np.concatenate(logits), labels, weights)}
+
+    def _score(self, logits: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any]) -> float:
+        if self._binary:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        if not np.isfinite(logits).all():
+            return float("nan")  # diverged, which is said with the loss
+        probabilities = softmax(logits.astype(np.float64), axis=1)
+        classes = np.arange(probabilities.shape[1])
+        predicted = probabilities.argmax(axis=1)
+        value = scores(labels, probabilities, predicted, classes, weights=weights)[str(self._metric)]
+        if value is None:
+            raise TrainingError(
+                f"selection.metric = {self._metric!r} is not defined on these validation photos: some class "
+                "has none; add some, or choose another metric"
+            )
+        return float(value)
+
+
+_Batch = tuple[NDArray[Any], NDArray[np.int32], NDArray[Any]]
+"""Features, labels and sample weights."""
+
+
+def _batches(pieces: Iterator[tuple[Rows, NDArray[np.int32]]], size: int) -> Iterator[_Batch]:
     for rows, order in pieces:
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
-            yield rows.features[chosen], rows.labels[chosen]
+            yield rows.features[chosen], rows.labels[chosen], rows.weights[chosen]
 
 
-def _means(function: Any, batches: Iterator[tuple[NDArray[Any], NDArray[np.int32]]]) -> Measures:
-    """Return the mean loss and accuracy that `function` gives over all batches."""
-    loss = right = rows = 0.0
-    for features, labels in batches:
-        of_batch = function(features, labels)
-        loss, right, rows = loss + float(of_batch[0]), right + float(of_batch[1]), rows + len(labels)
-    return {"loss": loss / rows, "accuracy": right / rows}
+def _means(function: Any, batches: Iterator[_Batch]) -> Measures:
+    """Return the weighted mean loss and accuracy that `function` gives over all batches."""
+    loss = right = whole = 0.0
+    for features, labels, weights in batches:
+        of_batch = function(features, labels, weights)
+        loss, right, whole = (
+            loss + float(of_batch[0]),
+            right + float(of_batch[1]),
+            whole + float(weights.sum()),
+        )
+    return {"loss": loss / whole, "accuracy": right / whole}

@@ -29,14 +29,25 @@ from featcache.heads.dense.head import DenseHead
 from featcache.heads.dense.training import glorot_uniform
 from featcache.heads.keras_head import KerasHead
 from featcache.model import Model
+from featcache.model_photos import ModelPhotos
 from featcache.recipe import BaseSettings, FinetuneSettings, Recipe
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import FINETUNE_FOLDER, FINETUNED, HISTORY_FILE, model_folder
 from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
-from featcache.run.results import HeadFailure, HeadResult, RunResults, best_head, update_results
+from featcache.run.results import (
+    HeadFailure,
+    HeadResult,
+    RunResults,
+    TestLooks,
+    best_head,
+    update_results,
+)
 from featcache.store.feature_file import Features
 from featcache.store.split import Split
 from featcache.training import Training, failures_sentence, fingerprint_of, name_classes, train_heads
+from featcache.training.data import photos_hash
+from featcache.training.novelty import conformal_of, novelty_of
+from featcache.training.sampling import Sampling
 
 _MAX_MEMORY = 2 << 30
 
@@ -111,8 +122,8 @@ def finetune(
     The boundary is the last layer before the first trainable one that all paths of the network go through.
     Its output is extracted once and kept in the store; the layers above are trained on it. The results equal
     those of training through the whole network, but its frozen part does not run in every epoch. An
-    interrupted run resumes after its last complete epoch. The weights of the epoch with the highest
-    validation accuracy are kept.
+    interrupted run resumes after its last complete epoch. The weights of the epoch with the best validation
+    score are kept, by the metric of the section ``selection``.
 
     With a section ``augment`` each epoch uses one stored view of each training photo.
 
@@ -166,10 +177,26 @@ def _finetune(
         history = _train(recipe, top, feeds, key, reporter)
         seconds = time.monotonic() - started
         spec, tuned = BaseSpec.from_json(features.base), top.classifier(history.per_epoch)
-        model = Model(FINETUNED, started_from.classes, base, spec, tuned, {}, recipe.cache)
+        photos = ModelPhotos.of(features["train"].digests, features["validation"].digests)
+        novelty = novelty_of(features, recipe.seed)
+        model = Model(
+            FINETUNED,
+            started_from.classes,
+            base,
+            spec,
+            tuned,
+            {},
+            recipe.cache,
+            photos=photos,
+            novelty=novelty,
+        )
         result, predictions = _scored(model, features, recipe.run, seconds)
+        looks = _test_looks(features, history.epochs if score_epochs else 0)
     predictions = replace(predictions, data=training.results.data)
-    results = update_results(recipe.run, [result], predictions, note=reporter.note)
+    metric = recipe.selection.metric
+    results = update_results(
+        recipe.run, [result], predictions, note=reporter.note, metric=metric, looks=looks
+    )
     finetuning = Finetuning(
         started_from.name,
         head,
@@ -226,9 +253,11 @@ def check_finetuning(recipe: Recipe) -> FinetuneSettings:
             "the recipe has no [finetune]; give the first layer to train, for example "
             "--set finetune.unfreeze_from=100, or from_layer with a layer's name"
         )
-    if recipe.data.folds is not None:
+    if recipe.trains_on_validation:
+        asked = "selection.method = 'cross_validation'"
+        asked = asked if recipe.data.folds is None else f"data.folds = {recipe.data.folds}"
         raise RecipeError(
-            f"data.folds = {recipe.data.folds} does not go with [finetune]: with folds heads learn from the "
+            f"{asked} does not go with [finetune]: with folds heads learn from the "
             "validation photos, and fine-tuning would choose its best epoch on them; remove one of the two"
         )
     dense = _dense_names(recipe)
@@ -266,7 +295,7 @@ def _best_dense(recipe: Recipe, training: Training, reporter: Reporter) -> Model
     trained = [training[name] for name in names if name in training.models]
     if not trained:
         raise TrainingError(f"there is no Dense head to start from; {failures_sentence(failed, len(names))}")
-    best = best_head(trained).name
+    best = best_head(trained, recipe.selection.metric).name
     if failed:
         reporter.note(f"fine-tuning starts from {best}; {failures_sentence(failed, len(names))}")
     return training.models[best]
@@ -319,6 +348,7 @@ def _train(recipe: Recipe, top: Top, feeds: dict[str, Feed], key: str, reporter:
         recipe.run / FINETUNE_FOLDER / f"epochs-{key}",
         lambda done: reporter.advance("fine-tuning", done, settings.epochs),
         reporter.note,
+        recipe.selection.metric,
     )
 
 
@@ -343,11 +373,11 @@ def _feed(features: Features, split: str, pixels_for: BaseSettings | None) -> Fe
     rows = features[split]
     if pixels_for is not None:
         pixels = decode_photos(rows.paths, pixels_for)
-        return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels))
+        return InMemory(Rows.of(pixels.reshape(len(pixels), -1), rows.labels, weights=rows.weights))
     if rows.views * int(np.prod(rows.shape)) * rows.dtype.itemsize > _MAX_MEMORY:
-        return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY)
+        return Streamed(rows, rows.labels, "flatten", _MAX_MEMORY, rows.weights.astype(np.float32))
     X, y = rows.load_views()
-    return InMemory(Rows.of(X.reshape(len(X), -1), y), rows.views)
+    return InMemory(Rows.of(X.reshape(len(X), -1), y, weights=rows.weights.repeat(rows.views)), rows.views)
 
 
 def _key(
@@ -357,6 +387,8 @@ def _key(
     first = next(row.name for row in division.layers if row.trainable)
     facts = asdict(_params(check_finetuning(recipe), recipe.seed))
     facts |= {"epochs": None, "layers": first, "end_to_end": end_to_end}
+    if recipe.selection.metric not in ("log_loss", "accuracy"):  # which are always measured
+        facts["metric"] = recipe.selection.metric
     if end_to_end and recipe.augment is not None:  # stored views are in the features' fingerprint
         facts["augment"] = recipe.augment.model_dump(mode="json", exclude={"views"})
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
@@ -375,15 +407,17 @@ def _scored(model: Model, features: Features, run: Path, seconds: float) -> tupl
         test = features["test"]
         scores["test"] = _scores(model, test, _predictions(model.head, test))
     model.scores.update(scores)
+    rows = ScoredRows(validation.digests, validation.labels, None, **Sampling.of([validation]).columns)
+    model.conformal = conformal_of(predictions, rows)
     folder = model_folder(run, model.name)
     model.save(folder)
-    kept = RunPredictions(
-        fingerprint_of(features),
-        model.classes,
-        ScoredRows(validation.digests, validation.labels),
-        {model.name: predictions},
-    )
+    kept = RunPredictions(fingerprint_of(features), model.classes, rows, {model.name: predictions})
     return HeadResult(model.name, seconds, scores["validation"], scores["test"], folder), kept
+
+
+def _test_looks(features: Features, epochs: int) -> TestLooks:
+    """Count the scorings on test: of the model, and of so many epochs."""
+    return TestLooks(1 + epochs, photos_hash(features["test"])) if "test" in features else TestLooks()
 
 
 def _predictions(head: KerasHead, rows: Split) -> HeadPredictions:
@@ -395,7 +429,8 @@ def _predictions(head: KerasHead, rows: Split) -> HeadPredictions:
 def _scores(model: Model, rows: Split, predictions: HeadPredictions) -> dict[str, Any]:
     classes = model.head.classes_
     predicted = classes[predictions.predicted]
-    scores = full_scores(rows.labels, predictions.probabilities, predicted, classes)
+    columns = Sampling.of([rows]).columns
+    scores = full_scores(rows.labels, predictions.probabilities, predicted, classes, **columns)
     name_classes(scores, model.classes)
     return scores
 

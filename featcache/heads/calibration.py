@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ _FOLDS = 2
 """scikit-learn predicts in folds, each with every class; a frozen head gives the same in any number."""
 
 
-def calibrated(head: Any, X: Any, y: Any) -> Any:
+def calibrated(head: Any, X: Any, y: Any, sample_weight: Any = None) -> Any:
     """Return the head with probabilities that are right as often as they say.
 
     Logits are divided by the one temperature that gives the least log loss on `X` and `y`: Guo, Pleiss, Sun
@@ -37,6 +38,8 @@ def calibrated(head: Any, X: Any, y: Any) -> Any:
         Validation features.
     y : array of shape (n,)
         Their labels, at least two of each class.
+    sample_weight : array of shape (n,), optional
+        The log loss is the mean weighted with it.
 
     Returns
     -------
@@ -57,8 +60,9 @@ def calibrated(head: Any, X: Any, y: Any) -> Any:
     """
     labels = _positions(head, X, y)
     if isinstance(head, DenseHead):
-        return _calibrated_dense(head, X, labels)
-    return _calibrated_by_sklearn(head, X, labels)
+        weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        return _calibrated_dense(head, X, labels, weights)
+    return _calibrated_by_sklearn(head, X, labels, sample_weight)
 
 
 def _positions(head: Any, X: Any, y: Any) -> NDArray[np.intp]:
@@ -85,28 +89,32 @@ def _positions(head: Any, X: Any, y: Any) -> NDArray[np.intp]:
     return labels
 
 
-def _calibrated_dense(head: DenseHead, X: Any, labels: NDArray[np.intp]) -> DenseHead:
+def _calibrated_dense(
+    head: DenseHead, X: Any, labels: NDArray[np.intp], weights: NDArray[np.float64]
+) -> DenseHead:
     logits = head.decision_function(X).astype(np.float64)
     if logits.ndim == 1:
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
     result = copy.copy(head)
-    result.temperature_ = _best_temperature(logits, labels)
+    result.temperature_ = _best_temperature(logits, labels, weights)
     result.coefs_ = [*head.coefs_[:-1], head.coefs_[-1] / np.float32(result.temperature_)]
     result.intercepts_ = [*head.intercepts_[:-1], head.intercepts_[-1] / np.float32(result.temperature_)]
     return result
 
 
-def _best_temperature(logits: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
-    """Return the temperature with the least log loss, for logits (n, k)."""
+def _best_temperature(
+    logits: NDArray[np.float64], labels: NDArray[np.intp], weights: NDArray[np.float64]
+) -> float:
+    """Return the temperature with the least log loss, for logits (n, k) and weights (n,)."""
     margins = logits - logits[np.arange(len(labels)), labels, None]
     # The log loss is convex in 1 / temperature; its slope goes from mean(margins) at 0 to mean(max(margins)).
     if margins.max() <= 0:
         raise _endless("right about every validation row")
-    if margins.mean() >= 0:
+    if np.average(margins.mean(axis=1), weights=weights) >= 0:
         raise _endless("no better than guessing")
 
     def loss(log_inverse: float) -> float:
-        return float(logsumexp(np.exp(log_inverse) * margins, axis=1).mean())
+        return float(np.average(logsumexp(np.exp(log_inverse) * margins, axis=1), weights=weights))
 
     found = minimize_scalar(loss, bounds=(-_LOG_BOUND, _LOG_BOUND), method="bounded")
     return float(np.exp(-found.x))
@@ -119,7 +127,7 @@ def _endless(why: str) -> TrainingError:
     )
 
 
-def _calibrated_by_sklearn(head: Any, X: Any, labels: NDArray[np.intp]) -> Any:
+def _calibrated_by_sklearn(head: Any, X: Any, labels: NDArray[np.intp], sample_weight: Any) -> Any:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
 
@@ -130,8 +138,11 @@ def _calibrated_by_sklearn(head: Any, X: Any, labels: NDArray[np.intp]) -> Any:
         raise _endless("right about every validation row")
     wrapper = CalibratedClassifierCV(FrozenEstimator(head), method="temperature", cv=_FOLDS)
     try:
-        # Temperature scaling takes integer labels for positions, even where they are not.
-        wrapper.fit(X, labels)
+        with warnings.catch_warnings():
+            # the frozen head takes no weights, and needs none
+            warnings.filterwarnings("ignore", "Since FrozenEstimator does not appear to accept sample_weight")
+            # Temperature scaling takes integer labels for positions, even where they are not.
+            wrapper.fit(X, labels, sample_weight=sample_weight)
     except InvalidParameterError as error:
         raise TrainingError(
             "temperature scaling of scikit-learn's classifiers needs scikit-learn 1.8 or later: "

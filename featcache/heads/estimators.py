@@ -1,13 +1,24 @@
-"""Build the head that a recipe names: the Dense head, or any scikit-learn classifier by its class name."""
+"""Build the head that a recipe names: one of featcache's own, or one of scikit-learn's by its class name."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 from featcache.errors import RecipeError, did_you_mean
+from featcache.heads.linear import UNIT_ROWS_STEP
 from featcache.recipe import HeadSettings
+
+OWN_TYPES = {
+    "dense": "featcache.heads.dense.head:DenseHead",
+    "logistic": "featcache.heads.logistic:LogisticHead",
+    "nearest-centroid": "featcache.heads.baselines:NearestCentroidHead",
+    "nearest-neighbors": "featcache.heads.baselines:NearestNeighborsHead",
+}
+"""featcache's own classifiers by type; each is imported when a recipe names it."""
 
 # In the order of likely use: a name is looked up in one module after the other and the rest stay unimported.
 MODULES = (
@@ -62,8 +73,8 @@ def build_head(settings: HeadSettings, random_state: int | None = None) -> Any:
     Parameters
     ----------
     settings : HeadSettings
-        A head of a recipe. ``type`` "dense" gives a `DenseHead`, a scikit-learn class name a pipeline of
-        `Pool`, with ``pca`` a `PCA`, else where the classifier wants it `StandardScaler`, and the classifier.
+        A head of a recipe. A ``type`` of `OWN_TYPES` gives featcache's own classifier, a scikit-learn class
+        name a pipeline of `Pool`, what ``scale`` and ``pca`` ask for, and the classifier.
     random_state : int, optional
         Used where the classifier takes one and the recipe sets none.
 
@@ -76,38 +87,43 @@ def build_head(settings: HeadSettings, random_state: int | None = None) -> Any:
     RecipeError
         The type or a parameter is unknown, or a value is impossible.
     """
-    dense = settings.type == "dense"
-    classifier = _configured(_dense_class() if dense else _find(settings), settings, random_state)
-    if dense:
-        if settings.scale is True:
+    if settings.type in OWN_TYPES:
+        return _own(settings, random_state)
+    return _pipeline(_configured(_find(settings), settings, random_state), settings)
+
+
+def _own(settings: HeadSettings, random_state: int | None) -> Any:
+    kind = pkgutil.resolve_name(OWN_TYPES[settings.type])
+    taken = inspect.signature(kind).parameters
+    steps = {"pooling": settings.pooling, "pca": settings.pca, "scale": settings.scaling}
+    for name, value in steps.items():
+        if name not in taken and value not in (None, "auto", "none"):
             raise RecipeError(
-                f"head {_name(settings)}: scale = true goes with scikit-learn's classifiers, not with dense"
+                f"head {_name(settings)}: {name} = {getattr(settings, name)!r} does not go with "
+                f"type = {settings.type!r}; leave it out"
             )
-        return classifier.set_params(pooling=settings.pooling, pca=settings.pca)
-    return _pipeline(classifier, settings)
+    return _configured(kind, settings, random_state, {key: steps[key] for key in steps if key in taken})
 
 
 def _pipeline(classifier: Any, settings: HeadSettings) -> Any:
     from sklearn.decomposition import PCA
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import Normalizer, StandardScaler
 
     from featcache.heads.pooling import Pool
 
-    # principal components differ in scale because they differ in weight: scaling them would blow up the least
-    scale = settings.type in WANTS_SCALE and not settings.pca if settings.scale == "auto" else settings.scale
+    scaling = settings.scaling
+    if scaling == "auto":
+        # principal components differ in scale because they differ in weight: it would blow up the least
+        scaling = "standard" if settings.type in WANTS_SCALE and not settings.pca else "none"
     steps: list[tuple[str, Any]] = [("pool", Pool(settings.pooling))]
+    if scaling == "l2":
+        steps.append((UNIT_ROWS_STEP, Normalizer()))
     if settings.pca:
         steps.append(("pca", PCA(settings.pca, random_state=0)))
-    if scale:
+    if scaling == "standard":
         steps.append(("scale", StandardScaler()))
     return Pipeline([*steps, ("classifier", classifier)])
-
-
-def _dense_class() -> Any:
-    from featcache.heads.dense.head import DenseHead
-
-    return DenseHead
 
 
 def _find(settings: HeadSettings) -> Any:
@@ -116,8 +132,8 @@ def _find(settings: HeadSettings) -> Any:
     if kind is None:
         known = _known_types()
         raise RecipeError(
-            f"head {_name(settings)}: type {settings.type!r} is neither dense nor a scikit-learn classifier."
-            f"{did_you_mean(settings.type, known)} There are {', '.join(known)}"
+            f"head {_name(settings)}: type {settings.type!r} is neither featcache's own nor a "
+            f"scikit-learn classifier.{did_you_mean(settings.type, known)} There are {', '.join(known)}"
         )
     if _needs_estimator(kind):
         raise RecipeError(
@@ -143,11 +159,11 @@ def _is_classifier_class(kind: Any) -> bool:
 
 
 def _known_types() -> list[str]:
-    """Return every name that `build_head` takes."""
+    """Return every type that `build_head` takes."""
     from sklearn.utils import all_estimators
 
     alone = [name for name, kind in all_estimators(type_filter="classifier") if not _needs_estimator(kind)]
-    return ["dense", *alone]
+    return [*OWN_TYPES, *alone]
 
 
 def _needs_estimator(kind: Any) -> bool:
@@ -156,11 +172,13 @@ def _needs_estimator(kind: Any) -> bool:
     return required or kind.__name__ == "SelfTrainingClassifier"  # its default, None, is refused by fit
 
 
-def _configured(kind: Any, settings: HeadSettings, random_state: int | None) -> Any:
-    """Return `kind` with the recipe's parameters, checked by scikit-learn itself."""
+def _configured(
+    kind: Any, settings: HeadSettings, random_state: int | None, steps: Mapping[str, Any] | None = None
+) -> Any:
+    """Return `kind` with the recipe's parameters and the generic `steps`, checked by scikit-learn itself."""
     known = sorted(inspect.signature(kind).parameters)
     _refuse_unknown(settings, sorted({*known, *HeadSettings.model_fields}))
-    parameters = dict(settings.parameters)
+    parameters = dict(settings.parameters) | dict(steps or {})
     if random_state is not None and "random_state" in known:
         parameters.setdefault("random_state", random_state)
     try:

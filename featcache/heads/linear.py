@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +23,11 @@ from featcache.archives import open_archive
 from featcache.errors import ModelError
 from featcache.files import read_regular, write_bytes_whole
 from featcache.heads.labels import labels_from_json, labels_to_json
-from featcache.heads.vectors import POOLINGS, pool
+from featcache.heads.vectors import POOLINGS, pool, unit_rows
 
 LINEAR_FILE = "linear.npz"
-FORMAT = 1
+FORMAT = 2
+"""1 has no "unit_rows" and is still read; a reader of 1 does not take 2, whose rows it would not divide."""
 
 LINEAR = (
     "LinearDiscriminantAnalysis",
@@ -40,6 +41,9 @@ LINEAR = (
     "SGDClassifier",
 )
 """scikit-learn's classifiers that decide by ``X @ coef_.T + intercept_``."""
+
+UNIT_ROWS_STEP = "unit_rows"
+"""Name of the step that divides rows by their length, the first after pooling."""
 
 _PROBES = 64
 # What a damaged or foreign file makes zipfile, json and NumPy raise.
@@ -61,7 +65,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class LinearHead:
-    """Classifies by ``pooled features @ weights + bias``.
+    """Classifies by ``pooled features @ weights + bias``; with `unit_rows` they are divided by their length.
 
     Attributes
     ----------
@@ -74,6 +78,8 @@ class LinearHead:
     link : {"sigmoid", "softmax", "ovr", "none"}
         What makes probabilities of the k values; "ovr" is a sigmoid of each, divided by their sum.
         With "none" the classifier gives no probabilities.
+    unit_rows : bool
+        Whether pooled features are divided by their Euclidean length first.
     """
 
     pooling: str
@@ -81,6 +87,7 @@ class LinearHead:
     bias: NDArray[np.float64]
     classes_: NDArray[Any]
     link: str
+    unit_rows: bool = False
 
     def decision_function(self, X: NDArray[Any]) -> NDArray[np.float64]:
         """Return the values by which the head decides, (n, k), or (n,) for two classes.
@@ -117,7 +124,8 @@ class LinearHead:
             )
         if not np.isfinite(vectors).all():
             raise ValueError("X contains NaN or infinity")
-        values: NDArray[np.float64] = vectors.astype(np.float64) @ self.weights + self.bias
+        rows = vectors.astype(np.float64)
+        values: NDArray[np.float64] = (unit_rows(rows) if self.unit_rows else rows) @ self.weights + self.bias
         return values
 
 
@@ -162,29 +170,38 @@ def linear_form(head: Any) -> LinearHead:
         It cannot be expressed so; the message says why.
     """
     inner, temperature = _uncalibrated(head)
-    steps = dict(getattr(inner, "steps", [("classifier", inner)]))
-    classifier, pooling = steps.pop("classifier", inner), steps.pop("pool", None)
+    form = (
+        inner.linear_form() if hasattr(inner, "linear_form") else _of_pipeline(inner, temperature is not None)
+    )
+    if temperature is not None:
+        # for two classes scikit-learn scales the pair (-x, x), whose softmax is the sigmoid of twice x
+        factor = temperature * (2 if form.bias.size == 1 else 1)
+        form = replace(form, weights=form.weights * factor, bias=form.bias * factor)
+    form = replace(form, classes_=np.asarray(head.classes_))
+    _compare(form, head)
+    return form
+
+
+def _of_pipeline(head: Any, calibrated: bool) -> LinearHead:
+    """Return the linear form of a pipeline, or of a classifier by itself."""
+    steps = dict(getattr(head, "steps", [("classifier", head)]))
+    classifier, pooling = steps.pop("classifier", head), steps.pop("pool", None)
     if type(classifier).__name__ not in LINEAR:
         raise ModelError(
             f"{type(classifier).__name__} does not decide by one product of "
             f"weights and features, so it cannot be a dense layer; those that do are {', '.join(LINEAR)}"
         )
+    has_unit_rows = steps.pop(UNIT_ROWS_STEP, None) is not None
     weights, bias = np.atleast_2d(classifier.coef_).T, np.atleast_1d(classifier.intercept_)
     affine = _Affine(weights.astype(np.float64), bias.astype(np.float64))
     for name, step in reversed(steps.items()):
         if name not in _FOLDS:
             raise ModelError(f"its step {name!r}, a {type(step).__name__}, is none that weights can take in")
         affine = _FOLDS[name](affine, step)
-    link = _link(classifier, affine, calibrated=temperature is not None)
-    if temperature is not None:
-        # for two classes scikit-learn scales the pair (-x, x), whose softmax is the sigmoid of twice x
-        factor = temperature * (2 if affine.bias.size == 1 else 1)
-        affine = _Affine(affine.weights * factor, affine.bias * factor)
-    form = LinearHead(
-        "flatten" if pooling is None else pooling.pooling, *affine, np.asarray(head.classes_), link
+    link = _link(classifier, affine, calibrated=calibrated)
+    return LinearHead(
+        "flatten" if pooling is None else pooling.pooling, *affine, head.classes_, link, has_unit_rows
     )
-    _compare(form, head)
-    return form
 
 
 class _Affine(NamedTuple):
@@ -259,6 +276,7 @@ def save_linear(form: LinearHead, head_file: Path) -> None:
         "format": FORMAT,
         "pooling": form.pooling,
         "link": form.link,
+        "unit_rows": form.unit_rows,
         **labels_to_json(form.classes_),
         "of": hashlib.sha256(head_file.read_bytes()).hexdigest(),
     }
@@ -284,10 +302,12 @@ def read_linear(head: bytes, data: bytes) -> LinearHead | None:
         open_archive(data).close()
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
-            if facts["of"] != digest or facts["format"] != FORMAT:
+            if facts["of"] != digest or facts["format"] not in (1, FORMAT):
                 return None
+            numbers = (file["weights"], file["bias"])
+            has_unit_rows = facts["unit_rows"] if facts["format"] > 1 else False
             form = LinearHead(
-                facts["pooling"], file["weights"], file["bias"], labels_from_json(facts), facts["link"]
+                facts["pooling"], *numbers, labels_from_json(facts), facts["link"], has_unit_rows
             )
         return form if _is_valid(form) else None
     except _DAMAGE:
@@ -301,6 +321,7 @@ def _is_valid(form: LinearHead) -> bool:
     links = {"none", "sigmoid"} if outputs == 1 else {"none", "softmax", "ovr"}
     return (
         form.pooling in POOLINGS
+        and isinstance(form.unit_rows, bool)
         and form.link in links
         and form.weights.ndim == 2
         and form.weights.shape[1:] == form.bias.shape == (outputs,)

@@ -24,7 +24,12 @@ from featcache.heads.linear import linear_form, save_linear
 
 _PICKLES = {".pickle", ".pkl", ".joblib"}
 _TRUSTED_PACKAGES = {"sklearn", "numpy", "scipy"}
-_TRUSTED_TYPES = {"featcache.heads.pooling.Pool"}
+_TRUSTED_TYPES = {
+    "featcache.heads.baselines.NearestCentroidHead",
+    "featcache.heads.baselines.NearestNeighborsHead",
+    "featcache.heads.logistic.LogisticHead",
+    "featcache.heads.pooling.Pool",
+}
 
 
 def save_head(head: Any, folder: Path) -> str:
@@ -70,8 +75,8 @@ def load_head(path: Path) -> Any:
     ------
     ModelError
         The file is missing, damaged, of another kind, or holds a type that is not trusted.
-        Trusted are classes of scikit-learn, NumPy and SciPy, and featcache's `Pool`; in a model of Keras
-        the parts of Keras itself, except layers that hold code (``Lambda``) or read other files.
+        Trusted are classes of scikit-learn, NumPy and SciPy, and featcache's own; in a model of Keras the
+        parts of Keras itself, except layers that hold code (``Lambda``) or read other files.
     """
     path = Path(path)
     _check_kind(path)

@@ -6,8 +6,15 @@ Tested with scikit-learn 1.9.1 and Keras 3.15.1.
 """
 
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
-__all__ = ["Interval", "InvalidParameterError", "StrOptions", "forget_uninitialized_variables"]
+__all__ = [
+    "Interval",
+    "InvalidParameterError",
+    "StrOptions",
+    "check_sample_weight",
+    "forget_uninitialized_variables",
+]
 
 
 def forget_uninitialized_variables() -> None:

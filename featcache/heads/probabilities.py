@@ -82,6 +82,8 @@ def _linear(head: Any) -> LinearHead:
 
 def _linear_values(form: LinearHead, features: Any) -> Any:
     vectors = pooling_layer(form.pooling)(features) if len(features.shape) == 4 else features
+    if form.unit_rows:
+        vectors = keras().layers.UnitNormalization(name="unit_rows")(vectors)
     return _dense(vectors, form.weights, form.bias, "linear")
 
 

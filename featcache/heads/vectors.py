@@ -38,3 +38,11 @@ def vectors_of(features: NDArray[Any], pooling: str) -> NDArray[Any]:
     vectors = pool(features, pooling)
     dtype = np.float16 if vectors.dtype == np.float16 else np.float32
     return np.ascontiguousarray(vectors, dtype=dtype)
+
+
+def unit_rows(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Divide every row of vectors (n, d) by its length; rows of zeros stay. float16 becomes float32."""
+    wide = vectors.astype(np.result_type(vectors.dtype, np.float32), copy=False)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    rows: NDArray[Any] = wide / np.where(lengths == 0, 1, lengths)
+    return rows

@@ -33,6 +33,37 @@ def check_labels(source: str, photos: Sequence[FoundPhoto], learned: Collection[
         )
 
 
+def without_weight_zero(
+    source: str, photos: list[FoundPhoto], learned: Collection[str], notes: Notes
+) -> list[FoundPhoto]:
+    """Leave out the photos of weight 0, which is noted.
+
+    Raises
+    ------
+    DataError
+        Nothing would be left of a class to learn from, or of a split of the user's own.
+    """
+    kept = [photo for photo in photos if photo.weight]
+    if len(kept) == len(photos):
+        return photos
+    lost = sorted({photo.label for photo in photos} - {one.label for one in kept if one.split in learned})
+    if lost:
+        raise DataError(
+            f"{source}: all photos of {some(lost)} to learn from have weight 0; give some of them a weight "
+            "above 0, or remove the class"
+        )
+    unscored = sorted({photo.split for photo in photos} - {photo.split for photo in kept})
+    if unscored:
+        raise DataError(
+            f"{source}: all photos of {some(unscored)} have weight 0; give some of them a weight above 0, or "
+            "remove the split"
+        )
+    paths = tuple(photo.path for photo in photos if not photo.weight)
+    text = f"{len(paths):,} photos of weight 0 are left out, for example {paths[0]}."
+    notes.findings.append(Finding("weight_zero", paths, text))
+    return kept
+
+
 def warn_of_copies(rows: Sequence[ImageRow], notes: Notes) -> None:
     """Look for equal photos under two labels, or in two splits of the user's own division."""
     first: dict[bytes, ImageRow] = {}

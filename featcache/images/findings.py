@@ -22,6 +22,10 @@ Kind = Literal[
     "labels_by_case",
     "copies_across_labels",
     "copies_across_splits",
+    "not_grouped",
+    "joined_groups",
+    "weight_zero",
+    "groups_across_splits",
     "class_missing",
     "broken_in_train",
     # of `featcache.images.facts`

@@ -1,4 +1,4 @@
-"""Reads a manifest: a CSV file with the columns path, label and, where it divides the photos, split."""
+"""Reads a manifest: a CSV file with the columns path and label, and perhaps split, group and weight."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ _MOST_BYTES = 256 << 20
 """A larger file is not read: a line has about 60 bytes, which makes four million photos."""
 
 _SHOWN = 5
+
+_MOST_WEIGHT = 1_000_000
+"""Sums of such weights stay exact enough in float32, in which Dense heads are trained."""
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods; .xls
 
 
@@ -79,9 +82,32 @@ def _read(
     if not photos:
         raise DataError(f"{source} lists no photo; give lines of path,label below its first line")
     different = list(dict.fromkeys(photos))
+    _refuse_contradictions(source, different, header)
+    _refuse_without_weight(source, different)
     reader.counts["repeated"] = len(photos) - len(different)
     _note(source, text, reader, notes)
     return different
+
+
+def _refuse_contradictions(source: str, photos: Sequence[FoundPhoto], header: Header) -> None:
+    """Refuse rows that give the same photo two groups or two weights."""
+    if not {"group", "weight"} & header.where.keys():
+        return
+    counts = Counter((photo.path, photo.label, photo.split) for photo in photos)
+    twice = [path for (path, _, _), count in counts.items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{source}: {len(twice):,} photos are listed again with another group or weight, for example "
+            f"{twice[0]}; keep one line of each"
+        )
+
+
+def _refuse_without_weight(source: str, photos: Sequence[FoundPhoto]) -> None:
+    if not any(photo.weight for photo in photos):
+        raise DataError(
+            f"{source}: all weights are 0, so there is nothing to learn from; give photos that count a "
+            "weight above 0, such as 1, or remove the column weight"
+        )
 
 
 class _UnusableRowError(Exception):
@@ -94,7 +120,7 @@ class _Reader:
     Attributes
     ----------
     counts : Counter of str
-        Rows that were read in an unusual way, by what was unusual.
+        Rows that were read in an unusual way, by what was unusual, and those with a group.
     """
 
     def __init__(self, folder: Path, header: Header, skip_missing: bool) -> None:
@@ -112,8 +138,11 @@ class _Reader:
             return None
         try:
             row = _columns_of(values, self.header)
-            # interned: a hundred thousand rows have a few labels
-            return FoundPhoto(self._path(row["path"]), sys.intern(row["label"]), row.get("split", ""))
+            # interned: a hundred thousand rows have a few labels, and fewer groups than rows
+            label, group = sys.intern(row["label"]), sys.intern(_group_of(row.get("group", "")))
+            self.counts["grouped"] += bool(group)
+            weight = _weight_of(row["weight"]) if "weight" in row else 1.0
+            return FoundPhoto(self._path(row["path"]), label, row.get("split", ""), group, weight)
         except _UnusableRowError as reason:
             self._faults.append((line, str(reason)))
             return None
@@ -163,7 +192,7 @@ class _Reader:
 
 
 def _columns_of(values: Sequence[str], header: Header) -> dict[str, str]:
-    """Return path, label and, if there is one, split of a row."""
+    """Return path and label of a row, and split, group and weight if there are such columns."""
     columns = len(header.names)
     if len(values) > columns and any(value.strip() for value in values[columns:]):
         raise _UnusableRowError("more values than columns; put a path with a comma into double quotes")
@@ -188,6 +217,25 @@ def _split_of(word: str) -> str:
         hint = did_you_mean(word, allowed)
         raise _UnusableRowError(f"split {word!r} is none of {', '.join(allowed)}.{hint}")
     return split
+
+
+def _group_of(name: str) -> str:
+    # two forms of Unicode look the same; as two groups they would divide what belongs together
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _weight_of(text: str) -> float:
+    allowed = f"give a number from 0 to {_MOST_WEIGHT:,}"
+    if not text:
+        raise _UnusableRowError(f"weight is empty; {allowed}")
+    try:
+        weight = float(text)
+    except ValueError:
+        hint = " (with a decimal point)" if "," in text else ""
+        raise _UnusableRowError(f"weight {text!r} is not a number; {allowed}{hint}") from None
+    if not 0 <= weight <= _MOST_WEIGHT:
+        raise _UnusableRowError(f"weight {text} is not allowed; {allowed}")
+    return weight
 
 
 def _variants(given: str) -> list[tuple[str, str]]:
@@ -235,6 +283,11 @@ def _note(source: str, text: ManifestText, reader: _Reader, notes: Notes) -> Non
             counts["forms"] > 0,
             f"{counts['forms']:,} paths of {source} were found in another form of Unicode (NFC or NFD).",
         ),
+        (
+            "not_grouped",
+            "group" in reader.header.where and counts["grouped"] == 0,
+            f"the column group of {source} is empty: each photo is a group of its own.",
+        ),
         ("empty_lines", counts["empty"] > 0, f"{counts['empty']:,} empty rows of {source} are left out."),
         (
             "repeated_lines",
@@ -244,14 +297,23 @@ def _note(source: str, text: ManifestText, reader: _Reader, notes: Notes) -> Non
         (
             "unused_columns",
             bool(unused),
-            f"columns of {source} are not used: {some(unused)}.{_split_hint(reader.header)}",
+            f"columns of {source} are not used: {some(unused)}.{_renaming_hint(reader.header)}",
         ),
     ]
     notes.findings += [Finding(kind, (), text) for kind, is_so, text in said if is_so]
 
 
-def _split_hint(header: Header) -> str:
-    if "split" in header.where:
-        return ""
-    meant = [name for name in header.unused if is_synonym(name, "split")]
-    return f" If {meant[0]!r} says the split, rename it to 'split'." if meant else ""
+_MEANINGS = {
+    "split": "says the split",
+    "group": "says which photos must not be divided",
+    "weight": "says how much a photo counts",
+}
+
+
+def _renaming_hint(header: Header) -> str:
+    hints = ""
+    for column, meaning in _MEANINGS.items():
+        meant = [name for name in header.unused if is_synonym(name, column)]
+        if meant and column not in header.where:
+            hints += f" If {meant[0]!r} {meaning}, rename it to {column!r}."
+    return hints

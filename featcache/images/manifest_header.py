@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from featcache.errors import DataError, did_you_mean
 from featcache.images.wording import some
 
-_COLUMNS = ("path", "label", "split")
+_COLUMNS = ("path", "label", "split", "group", "weight")
 _SYNONYMS = {
     "path": {"file", "filename", "filepath", "image", "img", "imagepath", "imagename", "photo", "name", "id"}
     | {"imageid", "imagefile", "files", "images", "paths"},
@@ -27,6 +27,9 @@ _SYNONYMS = {
     }
     | {"tags", "diagnosis"},
     "split": {"set", "subset", "partition", "usage", "phase", "splits"},
+    "group": {"groups", "groupid", "patient", "patientid", "subject", "subjectid", "animal", "animalid"}
+    | {"individual", "individualid", "scene", "sceneid", "burst", "burstid", "case", "caseid"},
+    "weight": {"weights", "sampleweight", "sampleweights"},
 }
 
 _MARKS = ("0", "1", "0.0", "1.0")  # columns of one class each, with 1 for the photos of the class
@@ -41,7 +44,7 @@ class Header:
     names : tuple of str
         As they are written, without empty ones at the end.
     where : dict of str to int
-        Index of path, label and, if there is one, split. Their case is ignored.
+        Index of path and label, and of split, group and weight if they are there. Their case is ignored.
     """
 
     names: tuple[str, ...]
@@ -86,7 +89,7 @@ class Header:
 
 
 def is_synonym(name: str, column: str) -> bool:
-    """Whether a column's name is one that others give to path, label or split."""
+    """Whether a column's name is one that others give to path, label, split, group or weight."""
     return re.sub(r"[\W_]", "", name.casefold()) in _SYNONYMS[column]
 
 
@@ -95,7 +98,10 @@ def _remedy(names: Sequence[str], missing: Sequence[str], row: Sequence[str]) ->
     marks = [name for name, value in values if name.casefold() != "path" and value.strip() in _MARKS]
     if missing == ["label"] and len(marks) > 1 and not any(is_synonym(name, "label") for name in names):
         return f", but columns of 0 and 1: {some(marks)}. A photo has one label: name it in one column, label"
-    text = f"; found {some(names)}. The first line must be path,label or path,label,split, with commas."
+    text = (
+        f"; found {some(names)}. The first line must be path,label, with commas; split, group and weight may "
+        "follow."
+    )
     meant = {column: name for column in missing for name in names if is_synonym(name, column)}
     if meant:
         renamed = " and ".join(f"{name!r} to {column!r}" for column, name in meant.items())

@@ -11,11 +11,24 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class FoundPhoto:
-    """A file that was found; `split` is empty where the source is not divided."""
+    """A file that was found.
+
+    Attributes
+    ----------
+    path, label : str
+    split : str
+        Empty where the source is not divided.
+    group : str
+        Name of the photos that must not be divided, such as those of one animal; empty for a photo by itself.
+    weight : float
+        Its sample weight; photos of weight 0 are left out.
+    """
 
     path: str
     label: str
     split: str
+    group: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +45,18 @@ class ImageRow:
         One of `SPLITS`.
     digest : bytes
         SHA-256 of the file's bytes, 32 bytes.
+    group : str
+        Name of its group; empty for a photo by itself.
+    weight : float
+        Its sample weight.
     """
 
     path: str
     label: str
     split: str
     digest: bytes
+    group: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

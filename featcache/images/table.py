@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from featcache.errors import ImageError
-from featcache.images.checks import check_labels, check_splits, warn_of_copies
+from featcache.images.checks import check_labels, check_splits, warn_of_copies, without_weight_zero
 from featcache.images.division import divide, drawn_splits, keep_in_train, learned_splits, used_splits
 from featcache.images.findings import Finding
+from featcache.images.groups import check_groups, grouped_by_pattern, with_joined_groups
 from featcache.images.index import DigestIndex, Entry
 from featcache.images.labels import note_joined_labels, unify_labels
 from featcache.images.manifest import read_manifest
@@ -35,8 +36,9 @@ def find_photos(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
     Raises
     ------
     DataError
-        A folder or file is missing, a class is empty or unknown, there is one class only, or a line of the
-        manifest cannot be used.
+        A folder or file is missing, a class is empty or unknown, there is one class only, a line of the
+        manifest cannot be used, the groups leave nothing to divide, or the photos of a class or of a split
+        have weight 0. With ``data.strict`` also where a group is in two splits.
     """
     photos = _find(settings, notes)
     if notes.repeated_links:
@@ -50,6 +52,8 @@ def find_photos(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
     photos = unify_labels(photos, learned, notes)
     check_labels(_source(settings), photos, learned)
     note_joined_labels({photo.label for photo in photos}, notes)
+    photos = without_weight_zero(_source(settings), photos, learned, notes)
+    check_groups(_source(settings), photos, settings, notes)
     return photos
 
 
@@ -76,10 +80,11 @@ def assemble(
     for photo in found:
         digest = digests[photo.path]
         if isinstance(digest, bytes):
-            rows.append(ImageRow(photo.path, photo.label, photo.split, digest))
+            rows.append(ImageRow(photo.path, photo.label, photo.split, digest, photo.group, photo.weight))
         else:
             notes.unreadable.append((printable(photo.path), digest))
     warn_of_copies(rows, notes)
+    rows = with_joined_groups(rows, notes)
     given = {photo.split for photo in found}
     rows = divide(rows, given, settings)
     classes = sorted({photo.label for photo in found})
@@ -123,16 +128,23 @@ def without_broken(table: ImageTable, broken: Collection[bytes], seed: int) -> I
 
 
 def _find(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
+    if settings.group is None or settings.group == "folder":
+        return _listed(settings, notes)
+    return grouped_by_pattern(_source(settings), _listed(settings, notes), settings.group)
+
+
+def _listed(settings: DataSettings, notes: Notes) -> list[FoundPhoto]:
+    by_folder = settings.group == "folder"
     if settings.manifest is not None:
         return read_manifest(settings.manifest, notes, settings.skip_missing)
     if settings.root is not None:
-        return find_in_root(settings.root, notes)
+        return find_in_root(settings.root, notes, by_folder)
     photos: list[FoundPhoto] = []
     for split in SPLITS:
         folder = getattr(settings, split)
         if folder is not None:
             known = {photo.label for photo in photos}
-            photos += find_classes(f"data.{split} = {folder}", folder, split, notes, known)
+            photos += find_classes(f"data.{split} = {folder}", folder, split, notes, known, by_folder)
     return photos
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,25 +29,33 @@ _AS_SPLITS = (
 )
 
 
-def find_in_root(root: Path, notes: Notes) -> list[FoundPhoto]:
-    """Return the photos of a folder that holds class folders, or ``train/`` and its like with them inside."""
+def find_in_root(root: Path, notes: Notes, by_folder: bool = False) -> list[FoundPhoto]:
+    """Return the photos of a folder that holds class folders, or ``train/`` and its like with them inside.
+
+    With `by_folder` the folders in class folders are groups, see `find_classes`.
+    """
     source = f"data.root = {root}"
     list_folder(root, source)
     folder = _innermost(root, stop=lambda name: plain_split(name) is not None)
     _note_descent(root, folder, notes)
     splits = _split_folders(source, folder, notes)
     if not splits:
-        return find_classes(source, folder, "", notes)
+        return find_classes(source, folder, "", notes, by_folder=by_folder)
     photos: list[FoundPhoto] = []
     for split in SPLITS:
         if split in splits:
             known = {photo.label for photo in photos}
-            photos += find_classes(str(splits[split]), splits[split], split, notes, known)
+            photos += find_classes(str(splits[split]), splits[split], split, notes, known, by_folder)
     return photos
 
 
 def find_classes(
-    source: str, folder: Path, split: str, notes: Notes, known: Collection[str] = ()
+    source: str,
+    folder: Path,
+    split: str,
+    notes: Notes,
+    known: Collection[str] = (),
+    by_folder: bool = False,
 ) -> list[FoundPhoto]:
     """Return the photos of a folder that holds one sub-folder per class.
 
@@ -61,6 +70,8 @@ def find_classes(
     notes : Notes
     known : collection of str
         Labels of train: a folder of that name is a class, also where it is the only one.
+    by_folder : bool, default False
+        A photo's group is the folder in the class folder that it lies in, by its name.
 
     Raises
     ------
@@ -79,6 +90,13 @@ def find_classes(
     classes = _walk_classes(inner, names, notes)
     _leave_out_nested_copy(source, inner, classes, notes)
     _check_empty(source, inner, classes, split, notes)
+    if by_folder:
+        _refuse_inner_splits(source, inner, classes)
+        return [
+            FoundPhoto(path, name, split, _inner_folder(path, str(inner / name)))
+            for name, one in classes.items()
+            for path in one.paths
+        ]
     _check_nesting(source, inner, classes, notes)
     return [FoundPhoto(path, name, split) for name, one in classes.items() for path in one.paths]
 
@@ -251,12 +269,22 @@ def _walk_classes(folder: Path, names: Sequence[str], notes: Notes) -> dict[str,
 def _describe(folder: str, paths: list[str]) -> _Class:
     found = _Class(paths)
     for path in paths:
-        first, nested, _ = path[len(folder) + 1 :].partition(os.sep)
+        first, nested, _ = _below(path, folder)
         if nested:
             found.folders.add(first)
         elif not found.has_photos:
             found.has_photos = may_be_photo(first)
     return found
+
+
+def _below(path: str, folder: str) -> tuple[str, str, str]:
+    """Return the name of what holds a file in a folder, the separator if it is a folder, and the rest."""
+    return path[len(folder) + 1 :].partition(os.sep)
+
+
+def _inner_folder(path: str, folder: str) -> str:
+    first, nested, _ = _below(path, folder)
+    return sys.intern(first) if nested else ""
 
 
 def _check_empty(source: str, folder: Path, classes: Mapping[str, _Class], split: str, notes: Notes) -> None:
@@ -308,15 +336,19 @@ def _leave_out_nested_copy(source: str, folder: Path, classes: dict[str, _Class]
         notes.findings.append(Finding("unused_folder", (str(folder / name),), text))
 
 
-def _check_nesting(source: str, folder: Path, classes: Mapping[str, _Class], notes: Notes) -> None:
-    """Refuse class folders that may be splits, and note those whose photos lie in folders."""
-    nested = {name: one.folders for name, one in classes.items() if one.folders}
-    without = [name for name in nested if not classes[name].has_photos]
-    for name in without:
-        if splits := named_as_splits(sorted(nested[name])):
+def _refuse_inner_splits(source: str, folder: Path, classes: Mapping[str, _Class]) -> None:
+    for name, one in classes.items():
+        if not one.has_photos and (splits := named_as_splits(sorted(one.folders))):
             raise DataError(
                 f"{source}: class folder {folder / name} holds the split folders {some(splits)}; {_AS_SPLITS}"
             )
+
+
+def _check_nesting(source: str, folder: Path, classes: Mapping[str, _Class], notes: Notes) -> None:
+    """Refuse class folders that may be splits, and note those whose photos lie in folders."""
+    _refuse_inner_splits(source, folder, classes)
+    nested = {name: one.folders for name, one in classes.items() if one.folders}
+    without = [name for name in nested if not classes[name].has_photos]
     alike = _alike(nested)
     common = sorted({one for name in alike for one in nested[name]})
     is_alike = len(alike) > 1 and len(common) > 1

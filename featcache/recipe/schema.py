@@ -26,9 +26,11 @@ from featcache.recipe.sections import (
     DataSettings,
     FinetuneSettings,
     HeadSettings,
+    Metric,
     PlainPath,
     Section,
     Seed,
+    SelectionSettings,
     SweepSettings,
 )
 
@@ -53,7 +55,7 @@ class Recipe(Section):
 
     Attributes
     ----------
-    data, base, augment, heads, sweep, finetune
+    data, base, augment, heads, selection, sweep, finetune
         The sections; every setting has a default, but ``augment`` and ``finetune`` are there only if said.
     cache : Path
         Folder of the store, shared between recipes.
@@ -69,6 +71,7 @@ class Recipe(Section):
     heads: Annotated[tuple[HeadSettings, ...], Field(min_length=1)] = Field(
         default=DEFAULT_HEADS, validate_default=True
     )
+    selection: SelectionSettings = SelectionSettings()
     sweep: SweepSettings = SweepSettings()
     finetune: FinetuneSettings | None = None
     cache: PlainPath = Field(default_factory=default_cache)
@@ -89,6 +92,25 @@ class Recipe(Section):
             named.append(head.model_copy(update={"name": name}))
         object.__setattr__(self, "heads", tuple(named))
         return self
+
+    @model_validator(mode="after")
+    def _folds_go_with_the_method(self) -> Recipe:
+        if self.data.folds is not None and self.selection.method == "validation":
+            raise ValueError(
+                f"data.folds = {self.data.folds} does not go with selection.method = 'validation'; remove "
+                "one of the two"
+            )
+        return self
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """Whether cross-validation is asked for, whatever the number of photos."""
+        return self.data.folds is not None or self.selection.method == "cross_validation"
+
+    @property
+    def sweep_metric(self) -> Metric:
+        """The metric of sweeps: their own, or that of the whole recipe."""
+        return self.sweep.metric or self.selection.metric
 
     @classmethod
     def load(cls, source: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from featcache.recipe.grouping import GroupRule
 from featcache.recipe.names import check_head_name
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
@@ -90,6 +91,7 @@ class DataSettings(Section):
     With ``rehash`` all photos are read again in every command: for network file systems whose times of files
     cannot be relied on.
     With ``skip_missing`` photos of a manifest that do not exist are skipped and listed like unreadable ones.
+    ``group`` says which photos must not be divided, see `featcache.recipe.grouping.GroupRule`.
     """
 
     root: PlainPath | None = None
@@ -105,6 +107,7 @@ class DataSettings(Section):
     rehash: StrictBool = False
     skip_missing: StrictBool = False
     folds: Annotated[int, Field(ge=2, le=100, strict=True)] | None = None
+    group: GroupRule | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -114,6 +117,10 @@ class DataSettings(Section):
             raise ValueError(f"give exactly one of root, manifest or train; found {found}")
         if self.train is None and (self.validation or self.test):
             raise ValueError("validation and test folders go with train = FOLDER")
+        if self.manifest is not None and self.group == "folder":
+            raise ValueError(
+                'group = "folder" goes with class folders; give the manifest a column group, or a pattern'
+            )
         return self
 
 
@@ -142,6 +149,32 @@ class BaseSettings(Section):
     precision: Literal["auto", "f32", "bf16"] = "auto"
     dtype: Literal["auto", "float16", "float32"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096, strict=True)] = 16
+
+
+Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision"]
+"""Scores that heads can be compared by."""
+
+
+class SelectionSettings(Section):
+    """How the best head is chosen: by which score, and on which photos.
+
+    Attributes
+    ----------
+    metric : str
+        Heads, sweeps and fine-tuning go by it.
+    method : {"auto", "validation", "cross_validation"}
+        Whether heads are compared on the validation photos, or by cross-validation on the photos of train and
+        validation, on all of which they are trained in the end. "auto" takes the latter where validation has
+        few photos. ``data.folds`` is the number of folds, and asks for cross-validation where it is given.
+    """
+
+    metric: Metric = "log_loss"
+    method: Literal["auto", "validation", "cross_validation"] = "auto"
+
+    @property
+    def asks_for_metric(self) -> bool:
+        """Whether the metric was given, rather than left to the default."""
+        return "metric" in self.model_fields_set
 
 
 class AugmentSettings(Section):
@@ -185,10 +218,12 @@ class AugmentSettings(Section):
 
 
 class HeadSettings(BaseModel):
-    """One head: ``type`` is "dense" or a scikit-learn classifier; further keys are its parameters.
+    """One head: ``type`` is one of featcache's own or of scikit-learn; further keys are its parameters.
 
     ``pooling``, ``pca`` (number of principal components of the pooled features) and ``scale`` come before the
-    classifier; ``calibrate`` calibrates its probabilities on the validation photos.
+    classifier; ``calibrate`` calibrates its probabilities on the validation photos. ``scale`` "l2" divides
+    each row by its length, "standard" (or true) each feature by its standard deviation, "none" (or false)
+    nothing.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -197,13 +232,20 @@ class HeadSettings(BaseModel):
     name: str | None = None
     pooling: Literal["flatten", "avg", "max"] = "flatten"
     pca: Annotated[int, Field(ge=1, strict=True)] | None = None
-    scale: StrictBool | Literal["auto"] = "auto"
+    scale: StrictBool | Literal["auto", "l2", "standard", "none"] = "auto"
     calibrate: Literal["none", "temperature"] = "none"
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of the classifier, by name."""
         return dict(self.model_extra or {})
+
+    @property
+    def scaling(self) -> str:
+        """The scaling as a word: "auto", "l2", "standard" or "none"."""
+        if isinstance(self.scale, bool):
+            return "standard" if self.scale else "none"
+        return self.scale
 
     @property
     def default_name(self) -> str:
@@ -216,9 +258,10 @@ class HeadSettings(BaseModel):
 
 
 DEFAULT_HEADS: tuple[dict[str, Any], ...] = (
-    {"type": "LogisticRegression", "C": 0.1, "max_iter": 1000},
-    {"type": "dense", "units": [], "epochs": 20, "learning_rate": 1e-3},
-    {"type": "dense", "units": [256], "dropout": 0.5, "epochs": 20, "learning_rate": 1e-3},
+    {"type": "logistic"},
+    {"type": "dense", "units": [256], "dropout": 0.5, "epochs": 50, "learning_rate": 1e-3},
+    {"type": "nearest-centroid"},
+    {"type": "nearest-neighbors"},
 )
 
 
@@ -330,7 +373,7 @@ _LEARNING: dict[str, Any] = {
 DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "logistic": {
         "type": "LogisticRegression",
-        "C": {"low": 1e-3, "high": 10.0, "log": True},
+        "C": {"low": 1e-4, "high": 10.0, "log": True},
         "max_iter": 1000,
     },
     "linear": {**_LEARNING, "units": []},
@@ -340,14 +383,14 @@ DEFAULT_TRIALS = 50
 
 
 class SweepSettings(Section):
-    """The search over heads: budget, validation metric and search space.
+    """The search over heads: budget, metric and search space.
 
     Without ``trials`` a grid is searched whole, and anything else with `DEFAULT_TRIALS` trials. Without
-    ``seed`` the recipe's is used.
+    ``seed`` the recipe's is used, without ``metric`` that of its section ``selection``.
     """
 
     trials: Annotated[int, Field(ge=1, strict=True)] | None = None
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc"] = "accuracy"
+    metric: Metric | None = None
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     timeout: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
     seed: Seed | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from featcache.bases.spec import short_name
 from featcache.extraction.planning import ExtractionPlan, plan_extraction
 from featcache.images.rows import SPLITS
+from featcache.model_photos import ModelPhotos
 from featcache.recipe import Recipe
 from featcache.reporter import Reporter
 from featcache.run.layout import HEADS_FILE, MODEL_FILE
@@ -58,8 +59,14 @@ def of_model(path: Path) -> dict[str, Any]:
         "classes": list(facts.classes),
         "base": facts.spec.to_json(),
         "scores": facts.scores,
+        "photos": _photos_of_model(facts.photos),
         "versions": facts.versions,
     }
+
+
+def _photos_of_model(photos: ModelPhotos | None) -> dict[str, int] | None:
+    """Count the photos that a model was trained on and chosen on; None where it does not know them."""
+    return None if photos is None else {"trained": len(photos.trained), "chosen": len(photos.chosen)}
 
 
 def of_recipe(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:

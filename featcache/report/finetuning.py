@@ -8,7 +8,7 @@ from rich.table import Table
 
 from featcache.bases.boundary import LayerRow
 from featcache.finetuning.stage import Finetuning
-from featcache.report.tables import number, percent
+from featcache.report.tables import looks_sentence, number, percent
 
 
 def layers_table(result: Finetuning) -> Table:
@@ -40,9 +40,14 @@ def epochs_table(result: Finetuning) -> Table:
     drawn = ", reinitialized" if result.fresh_head else ""
     title = f"fine-tuning from {result.head}{drawn}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("epoch", "loss", "accuracy", "val. loss", "val. accuracy", *(["test"] if has_test else [])):
+    others = [name for name in measured.before if name not in ("loss", "accuracy")]
+    names = ["epoch", "loss", "accuracy", "val. loss", "val. accuracy"]
+    names += [f"val. {name.replace('_', ' ')}" for name in others] + (["test"] if has_test else [])
+    for name in names:
         table.add_column(name, justify="right")
-    table.add_row("before", "", "", number(measured.before["loss"]), percent(measured.before["accuracy"]))
+    before = measured.before
+    metrics = [number(before[name]) for name in others]
+    table.add_row("before", "", "", number(before["loss"]), percent(before["accuracy"]), *metrics)
     for place in range(measured.epochs):
         kept = place + 1 == measured.best_epoch
         cells = [
@@ -50,6 +55,7 @@ def epochs_table(result: Finetuning) -> Table:
             percent(history["accuracy"][place]),
             number(history["val_loss"][place]),
             percent(history["val_accuracy"][place]),
+            *(number(history[f"val_{name}"][place]) for name in others),
             *([percent(history["test_accuracy"][place])] if has_test else []),
         ]
         table.add_row(str(place + 1), *cells, style="bold" if kept else "")
@@ -65,5 +71,6 @@ def sentence(result: Finetuning) -> str:
         f"{percent(before)} before"
     )
     if result.result.test:
-        text += f"; on test {percent(result.result.test['accuracy'])}"
+        looks = looks_sentence(result.results.looks)
+        text += f"; on test {percent(result.result.test['accuracy'])}, {looks}"
     return f"{text}\nModel: {result.result.model}"

@@ -75,7 +75,7 @@ def learning_curves(head: Any, finetuning: History | None = None, *, title: str 
     plots = figure.subplots(len(measures), sharex=True, squeeze=False).flatten()
     for axes, measure in zip(plots, measures, strict=True):
         _draw_measure(axes, measure, head, finetuning)
-        _tidy(axes)
+        tidy(axes)
     if finetuning is not None:
         _say_where_finetuning_starts(plots[0], head.n_iter_, finetuning.epochs)
     epochs = [epoch for line in plots[0].lines for epoch in line.get_xdata()]
@@ -154,7 +154,8 @@ def _kept_epoch(head: Any, finetuning: History | None) -> int | None:
         return int(head.n_iter_) + finetuning.best_epoch
     if not hasattr(head, "best_epoch_"):
         return None
-    return int(head.best_epoch_ if head.early_stopping else head.n_iter_)
+    stopped = head.early_stopping and "val_loss" in head.history_
+    return int(head.best_epoch_ if stopped else head.n_iter_)
 
 
 def _scale(axes: Axes, measure: str, values: Sequence[float]) -> None:
@@ -184,7 +185,8 @@ def _say_where_finetuning_starts(axes: Axes, epoch: int, epochs_after: int) -> N
     axes.text(epoch, 1.02, START, transform=place, ha=side, va="bottom", fontsize=9, color=_GREY)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Give a plot a light grid and no frame."""
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9)

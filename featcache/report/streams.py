@@ -104,13 +104,17 @@ def write_json(value: Any, out: IO[str]) -> None:
 
 
 def write_csv(
-    predictions: Sequence[Prediction], classes: tuple[str, ...], out: IO[str], top: int | None = None
+    predictions: Sequence[Prediction],
+    classes: tuple[str, ...],
+    out: IO[str],
+    top: int | None = None,
+    more: Sequence[str] = (),
 ) -> None:
     """Write predictions as CSV, in UTF-8; names of files keep their bytes."""
     lines: list[str] = []
     writer = csv.writer(_Lines(lines))
-    writer.writerow(csv_columns(classes, top))
-    writer.writerows(csv_row(one, classes, top) for one in predictions)
+    writer.writerow(csv_columns(classes, top, more))
+    writer.writerows(csv_row(one, classes, top, more) for one in predictions)
     _write(out, "".join(lines))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from featcache.report.tables import number, percent
+from featcache.evaluation.choosing import weakness
+from featcache.report.tables import looks_sentence, number, percent, short_name
 from featcache.run.layout import LEADERBOARD_FILE, LEADERBOARD_TABLE
 
 if TYPE_CHECKING:
@@ -19,36 +20,42 @@ MOST_ENTRIES, MOST_FAILURES = 20, 5
 
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
-    """Return the best trials, one per row, with their scores and searched parameters.
+    """Return the best trials and the default head, one per row, with their scores and searched parameters.
 
-    "=" marks trials that are tied with the best, ">" the recommended one. The table fits 80 columns: long
+    "=" marks heads that are tied with the best, ">" the recommended one. The table fits 80 columns: long
     parameters wrap.
     """
-    table = Table(title="sweep, scored on validation", title_justify="left", box=None, pad_edge=False)
+    photos = leaderboard.entries[0].finished.outcome.scores["n"]
+    title = f"sweep, scored on {photos:,} photos"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("head", overflow="fold", max_width=14)
     shows_metric = leaderboard.metric != "accuracy"
-    names = ["accuracy", "95% interval", *([_short(leaderboard.metric)] if shows_metric else []), "fit"]
+    names = ["accuracy", "95% interval", *([short_name(leaderboard.metric)] if shows_metric else []), "fit"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
-    for entry in leaderboard.entries[:MOST_ENTRIES]:
+    for entry in _shown(leaderboard):
         cells = _cells(entry, leaderboard.metric if shows_metric else None)
         table.add_row(*map(Text, cells), style="bold" if entry.recommended else "")
     return table
 
 
+def _shown(leaderboard: Leaderboard) -> list[Entry]:
+    """Return the first entries, and the recommended and the default head if they come later."""
+    return [
+        entry
+        for entry in leaderboard.entries
+        if entry.rank <= MOST_ENTRIES or entry.recommended or entry.finished.trial is None
+    ]
+
+
 def foot(leaderboard: Leaderboard) -> str:
     """Explain the marks, what the table leaves out, and which heads failed and why."""
-    tied = sum(entry.tied for entry in leaderboard.entries)
-    lines = []
-    if tied > 1:
-        lines.append(
-            f"= {tied:,} heads are not significantly different from the best "
-            "(McNemar's exact test, 5%); > is the simplest of them"
-        )
-    if len(leaderboard.entries) > MOST_ENTRIES:
-        lines.append(f"and {len(leaderboard.entries) - MOST_ENTRIES:,} more in {LEADERBOARD_TABLE}")
+    lines = _tied_sentences(leaderboard)
+    hidden = len(leaderboard.entries) - len(_shown(leaderboard))
+    if hidden:
+        lines.append(f"and {hidden:,} more in {LEADERBOARD_TABLE}")
     if leaderboard.failed:
         lines.append(f"{len(leaderboard.failed):,} heads failed:")
         lines += [_failure(one) for one in leaderboard.failed[:MOST_FAILURES]]
@@ -57,12 +64,42 @@ def foot(leaderboard: Leaderboard) -> str:
     return "\n".join(lines)
 
 
+def _tied_sentences(leaderboard: Leaderboard) -> list[str]:
+    """Say how many heads the photos cannot tell apart, and how one of them was chosen."""
+    tied = sum(entry.tied for entry in leaderboard.entries)
+    if tied < 2:
+        return []
+    n = leaderboard.entries[0].finished.outcome.scores["n"]
+    heads = len(leaderboard.entries)
+    lines = [f"= these {n:,} photos cannot tell {tied:,} of {heads:,} heads apart (McNemar's exact test, 5%)"]
+    compared = [entry for entry in leaderboard.entries if entry.cross_validated is not None]
+    if not compared:
+        return lines
+    metric = _full(leaderboard.compared_by)
+    chosen = leaderboard.recommended
+    if leaderboard.default_stands:
+        lines.append(
+            f"> the default head: none of the {len(compared) - 1:,} others that were cross-validated is "
+            f"better by more than the standard error ({metric} {number(chosen.cross_validated)})"
+        )
+    else:
+        lines.append(
+            f"> the best cross-validated {metric} of {len(compared):,} of them: "
+            f"{number(chosen.cross_validated)}"
+        )
+    return lines
+
+
 def best_sentence(sweep: Sweep) -> str:
     """Name the recommended head, its scores after training it again, and the files of the sweep."""
     chosen, best = sweep.leaderboard.recommended.finished, sweep.best
-    text = f"Recommended: {chosen.head} (trial {chosen.trial}), on validation {_scored(best.validation)}"
+    trial = "" if chosen.trial is None else f" (trial {chosen.trial})"
+    text = f"Recommended: {chosen.head}{trial}, on validation {_scored(best.validation)}"
+    weak = weakness(best.validation)
+    if weak is not None:
+        text += f"; {weak}"
     if best.test:
-        text += f"; on test {_scored(best.test)}"
+        text += f"; on test {_scored(best.test)}, {looks_sentence(sweep.looks)}"
     return f"{text}\nModel: {best.model}\nLeaderboard: {sweep.folder / LEADERBOARD_TABLE}"
 
 
@@ -100,7 +137,5 @@ def _value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
-def _short(metric: str) -> str:
-    return {"balanced_accuracy": "balanced", "macro_f1": "macro F1", "log_loss": "log loss"}.get(
-        metric, "AUC"
-    )
+def _full(metric: str) -> str:
+    return metric.replace("_", " ").replace("roc auc", "ROC AUC").replace("macro f1", "macro F1")

@@ -2,36 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from featcache.evaluation.choosing import weakness
+from featcache.prediction import NONE_OF_THESE
 from featcache.report.predictions import most_probable
 from featcache.report.streams import printable
 
 if TYPE_CHECKING:
     from featcache.extraction.stage import Extraction, Profile
     from featcache.model import Prediction
+    from featcache.run.results import TestLooks
     from featcache.training import HeadResult, Training
 
 
 def heads_table(training: Training) -> Table:
-    """Return one row per head with its scores, the best one marked; heads without scores come last."""
-    folds = training.heads[0].validation.get("folds")
-    title = f"cross-validated on {len(folds['accuracy'])} folds" if folds else "scored on validation"
-    table = Table(title=f"heads, {title}", title_justify="left", box=None, pad_edge=False)
+    """Return one row per head with its scores, the best one marked; heads without scores come last.
+
+    The metric that heads are compared by has a column of its own, where it is not among the others.
+    """
+    scores = training.heads[0].validation
+    shown = [*_COLUMNS]
+    if training.results.metric not in ("accuracy", *shown):
+        shown.insert(1, training.results.metric)
+    title = f"heads, {_scored_on(scores)}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("head")
-    spread = ["of a fold"] if folds else []
-    for name in ("accuracy", *spread, "95% interval", "balanced", "macro F1", "log loss", "AUC", "fit"):
+    for name in ("accuracy", "95% interval", *map(short_name, shown), "fit"):
         table.add_column(name, justify="right")
     for head in training.heads:
         best = head.name == training.best
-        table.add_row(*_head_row(head), style="bold" if best else "")
+        table.add_row(*_head_row(head, shown), style="bold" if best else "")
     for failure in training.failed:
         table.add_row(failure.name, "failed", style="red")
     return table
+
+
+_COLUMNS = ("balanced_accuracy", "log_loss", "roc_auc")
+
+_SHORT = {
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss",
+    "roc_auc": "AUC",
+    "average_precision": "avg. prec.",
+}
+
+
+def short_name(metric: str) -> str:
+    """Return the heading of a metric's column."""
+    return _SHORT.get(metric, metric)
+
+
+def _scored_on(scores: dict[str, Any]) -> str:
+    """Say on which photos heads were scored: "5-fold cross-validation of 385 photos"."""
+    photos = f"{scores['n']:,} photos"
+    if scores.get("groups") is not None:
+        photos += f" in {scores['groups']:,} groups"
+    if scores.get("weighted"):
+        photos += ", weighted"
+    folds = scores.get("folds")
+    if folds is None:
+        return f"on validation, {photos}"
+    return f"{len(folds['accuracy'])}-fold cross-validation of {photos}"
 
 
 def head_sentences(training: Training) -> list[str]:
@@ -42,18 +79,14 @@ def head_sentences(training: Training) -> list[str]:
     return [*constant, *failed]
 
 
-def _head_row(head: HeadResult) -> list[str]:
+def _head_row(head: HeadResult, metrics: Sequence[str]) -> list[str]:
     scores = head.validation
-    folds = scores.get("folds")
+    formatted = [percent if name == "balanced_accuracy" else number for name in metrics]
     return [
         head.name,
         percent(scores["accuracy"]),
-        *([f"± {percent(folds['standard_deviation'])}"] if folds else []),
-        f"{percent(scores['accuracy_low'])} – {percent(scores['accuracy_high'])}",
-        percent(scores["balanced_accuracy"]),
-        number(scores["macro_f1"]),
-        number(scores["log_loss"]),
-        number(scores["roc_auc"]),
+        interval_of(scores, "accuracy"),
+        *(show(scores.get(name)) for show, name in zip(formatted, metrics, strict=True)),
         f"{head.fit_seconds:.1f} s",
     ]
 
@@ -67,13 +100,30 @@ def details_tables(training: Training) -> tuple[Table, Table]:
 
 
 def best_sentence(training: Training) -> str:
-    """Name the best head, its accuracy on test if there is one, and its folder."""
+    """Name the best head, what speaks against it, its accuracy on test if there is one, and its folder."""
     best = training[training.best]
-    text = f"Best on validation: {best.name}"
+    text = f"Best on validation: {best.name}{_folds_of(best.validation)}"
+    weak = weakness(best.validation)
+    if weak is not None:
+        text += f", but {weak}"
     if best.test:
         low, high = percent(best.test["accuracy_low"]), percent(best.test["accuracy_high"])
-        text += f"; on test {percent(best.test['accuracy'])} ({low} – {high}, {best.test['n']:,} photos)"
+        text += (
+            f"; on test {percent(best.test['accuracy'])} ({low} – {high}, {best.test['n']:,} photos), "
+            f"{looks_sentence(training.results.looks)}"
+        )
     return f"{text}\nModel: {best.model}"
+
+
+def _folds_of(scores: dict[str, Any]) -> str:
+    folds = scores.get("folds")
+    return f" ({len(folds['accuracy'])}-fold cross-validation)" if folds else ""
+
+
+def looks_sentence(looks: TestLooks) -> str:
+    """Say how often heads of the run were scored on test: "test was looked at once"."""
+    times = {1: "once", 2: "twice"}.get(looks.count, f"{looks.count:,} times")
+    return f"test was looked at {times}"
 
 
 def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:
@@ -107,7 +157,7 @@ def confusion_table(scores: dict[str, Any], classes: Sequence[str]) -> Table:
 
 
 def classes_table(scores: dict[str, Any], classes: Sequence[str] | None = None) -> Table:
-    """Return one row per class with its photos, precision, recall and F1.
+    """Return one row per class with its photos, precision, recall with its 95% interval, and F1.
 
     Parameters
     ----------
@@ -124,14 +174,32 @@ def classes_table(scores: dict[str, Any], classes: Sequence[str] | None = None) 
     title = f"scores by class{_selection(scores)}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
-    for name in ("photos", "precision", "recall", "F1"):
+    for name in ("n", "precision", "recall", "95% interval", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     for i in _shown_classes(scores):
         one = scores["per_class"][i]
         name = str(one["class"] if classes is None else classes[i])
-        shares = percent(one["precision"]), percent(one["recall"]), number(one["f1"])
+        shares = percent(one["precision"]), percent(one["recall"]), _recall_interval(one), number(one["f1"])
         table.add_row(_one_line(f"{i + 1} {name}"), f"{one['n']:,}", *shares)
     return table
+
+
+def _recall_interval(one: dict[str, Any]) -> str:
+    """Return the interval of a class's recall, of scores of earlier versions by Wilson's formula."""
+    if one["recall"] is None:
+        return "–"
+    if "recall_low" in one:
+        return interval_of(one, "recall")
+    from featcache.evaluation.wilson import wilson_interval  # predict needs neither SciPy nor scikit-learn
+
+    low, high = wilson_interval(round(one["recall"] * one["n"]), one["n"])
+    return f"{percent(low)} – {percent(high)}"
+
+
+def interval_of(scores: Mapping[str, Any], name: str) -> str:
+    """Format the 95% interval of a score that is a fraction."""
+    low, high = scores[f"{name}_low"], scores[f"{name}_high"]
+    return "–" if low is None else f"{percent(low)} – {percent(high)}"
 
 
 _MOST_CLASSES = 10
@@ -200,23 +268,44 @@ def skipped_table(skipped: Sequence[tuple[str, str]], most: int = 20) -> Table:
     return table
 
 
-def predictions_table(predictions: Sequence[Prediction], top: int | None = None) -> Table:
-    """Return one row per photo: class and probability, or why there is none; with `top`, further classes."""
+def predictions_table(
+    predictions: Sequence[Prediction], top: int | None = None, more: Sequence[str] = ()
+) -> Table:
+    """Return one row per photo: class and probability, or why there is none; with `top`, further classes.
+
+    `more` may have "novelty" and "set"; "rejected" is seen in place of the class.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("photo", overflow="fold")
     table.add_column("class")
     table.add_column("probability", justify="right")
+    if "novelty" in more:
+        table.add_column("novelty", justify="right")
+    if "set" in more:
+        table.add_column("set", overflow="fold")
     if top is not None:
         table.add_column(f"the {top:,} most probable" if top > 1 else "the most probable", overflow="fold")
     for one in predictions:
-        label = Text(one.label) if one.label is not None else Text(one.reason or "", style="red")
-        cells: list[str | Text] = [label, "" if one.probability is None else f"{one.probability:.3f}"]
-        if top is not None:
-            shown = (f"{name} {share:.3f}" for name, share in most_probable(one, top))
-            cells.append(Text(", ".join(shown)))
         # escaped before the width of its column is measured
-        table.add_row(Text(printable(one.path)), *cells)
+        table.add_row(Text(printable(one.path)), *_prediction_cells(one, top, more))
     return table
+
+
+def _prediction_cells(one: Prediction, top: int | None, more: Sequence[str]) -> list[str | Text]:
+    label = Text(one.reason, style="red") if one.reason is not None else Text(one.label or NONE_OF_THESE)
+    cells: list[str | Text] = [label, _three_digits(one.probability)]
+    if "novelty" in more:
+        cells.append(_three_digits(one.novelty))
+    if "set" in more:
+        cells.append(Text("" if one.set is None else ", ".join(one.set) or "–"))
+    if top is not None:
+        shown = (f"{name} {share:.3f}" for name, share in most_probable(one, top))
+        cells.append(Text(", ".join(shown)))
+    return cells
+
+
+def _three_digits(number: float | None) -> str:
+    return "" if number is None else f"{number:.3f}"
 
 
 def facts_table(facts: dict[str, Any]) -> Table:

@@ -6,7 +6,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from featcache.recipe import Metric
 from featcache.recipe.names import check_folder_name
+
+EARLIER_METRIC: Metric = "accuracy"
+"""What earlier versions, whose files do not say it, chose the best head by."""
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 _Count = Annotated[int, Field(ge=0, strict=True)]
@@ -68,6 +72,18 @@ class FailureEntry(BaseModel):
 
     name: _Name
     reason: str
+
+
+class _TestLooks(BaseModel):
+    count: _Count = 0
+    photos: Annotated[str, Field(max_length=64)] = ""
+
+
+class SelectionEntry(BaseModel):
+    """What ``heads.json`` says beside the heads; earlier versions write none of it."""
+
+    metric: Metric = EARLIER_METRIC
+    test_looks: _TestLooks = _TestLooks()
 
 
 Entry = TypeVar("Entry", HeadEntry, FailureEntry)

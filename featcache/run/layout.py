@@ -6,7 +6,8 @@ RUN/extraction.json          what extraction did and where its time went
 RUN/heads.json               the trained heads, their scores, and which is the best
 RUN/predictions.npz          every head's predictions on validation, or out of fold, with the photos' digests
 RUN/models/HEAD/             a whole model: model.json and the head
-RUN/curves/HEAD.png          learning curves
+RUN/curves/HEAD.png          learning curves over the epochs
+RUN/learning_curve.json      the default head's scores by number of training photos, and learning_curve.png
 RUN/out_of_fold/HEAD.csv     out-of-fold predictions
 RUN/exports/HEAD/FORMAT/     the model in another format
 RUN/sweep/                   journal.log, leaderboard.json and leaderboard.csv of a search
@@ -29,6 +30,8 @@ __all__ = [
     "JOURNAL_FILE",
     "LEADERBOARD_FILE",
     "LEADERBOARD_TABLE",
+    "LEARNING_CURVE_FILE",
+    "LEARNING_CURVE_PICTURE",
     "MODELS_FOLDER",
     "MODEL_FILE",
     "ORIGIN_FILE",
@@ -50,6 +53,8 @@ HEADS_FILE = "heads.json"
 PREDICTIONS_FILE = "predictions.npz"
 MODELS_FOLDER = "models"
 MODEL_FILE = "model.json"
+LEARNING_CURVE_FILE = "learning_curve.json"
+LEARNING_CURVE_PICTURE = "learning_curve.png"
 SWEEP_FOLDER = "sweep"
 FINETUNE_FOLDER = "finetune"
 

@@ -12,7 +12,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,23 @@ class ScoredRows:
         Positions in the classes.
     folds : int64 array of shape (n,), or None
         With cross-validation, the fold in which a row was held out.
+    weights : float64 array of shape (n,), or None
+        Sample weights; None if all photos of the data set have weight 1.
+    groups : int64 array of shape (n,), or None
+        Numbers of the groups, as `featcache.store.split.Split` has them; None if no photo of the data set
+        has a group.
     """
 
     digests: NDArray[np.uint8]
     labels: NDArray[np.int64]
     folds: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def equals(self, other: ScoredRows) -> bool:
         """Whether both are the same rows in the same order."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in ("digests", "labels", "folds"))
+        names = (one.name for one in fields(self))
+        pairs = ((getattr(self, name), getattr(other, name)) for name in names)
         return all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
 
 
@@ -136,6 +144,10 @@ def _arrays(predictions: RunPredictions) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {"digests": rows.digests, "labels": rows.labels.astype(np.int64)}
     if rows.folds is not None:
         arrays["folds"] = rows.folds.astype(np.int64)
+    if rows.weights is not None:
+        arrays["weights"] = rows.weights.astype(np.float64)
+    if rows.groups is not None:
+        arrays["groups"] = rows.groups.astype(np.int64)
     for number, one in enumerate(predictions.heads.values()):
         arrays[f"predicted_{number}"] = one.predicted.astype(np.int64)
         if one.probabilities is not None:
@@ -192,7 +204,12 @@ def _parsed(arrays: dict[str, NDArray[Any]]) -> RunPredictions:
     labels = _checked(arrays["labels"], np.int64, (len(arrays["labels"]),), len(classes))
     n = len(labels)
     folds = _checked(arrays["folds"], np.int64, (n,), n) if "folds" in arrays else None
-    rows = ScoredRows(_checked(arrays["digests"], np.uint8, (n, _DIGEST_BYTES)), labels, folds)
+    weights = _checked(arrays["weights"], np.float64, (n,)) if "weights" in arrays else None
+    if weights is not None and not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("weights that are not finite numbers of 0 or more")
+    groups = _checked(arrays["groups"], np.int64, (n,)) if "groups" in arrays else None
+    digests = _checked(arrays["digests"], np.uint8, (n, _DIGEST_BYTES))
+    rows = ScoredRows(digests, labels, folds, weights, groups)
     heads = {}
     for number, head in enumerate(facts["heads"]):
         predicted = _checked(arrays[f"predicted_{number}"], np.int64, (n,), len(classes))

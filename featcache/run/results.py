@@ -7,15 +7,22 @@ into it is validated entry by entry: bad entries are dropped, and this is said.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from featcache.errors import FormatError, StoreError
+from featcache.evaluation.choosing import only_class_of, rank
 from featcache.files import file_sha256, locked, read_regular, write_bytes_whole
-from featcache.run.entries import Entry, FailureEntry, HeadEntry, validated
+from featcache.run.entries import (
+    EARLIER_METRIC,
+    Entry,
+    FailureEntry,
+    HeadEntry,
+    SelectionEntry,
+    validated,
+)
 from featcache.run.layout import HEADS_FILE, MODEL_FILE, PREDICTIONS_FILE, model_folder
 from featcache.run.predictions import (
     MAX_BYTES,
@@ -105,6 +112,35 @@ class HeadFailure:
 
 
 @dataclass(frozen=True)
+class TestLooks:
+    """How often heads of a run were scored on the same test photos.
+
+    The more often, the less the scores of the best say about other photos.
+
+    Attributes
+    ----------
+    count : int
+    photos : str
+        Hash of the test photos; empty where there are none.
+    """
+
+    __test__ = False  # no test case of pytest's
+
+    count: int = 0
+    photos: str = ""
+
+    def __add__(self, others: TestLooks) -> TestLooks:
+        """Add looks; those at other photos no longer count."""
+        if not others.photos or not others.count:
+            return self
+        return replace(others, count=others.count + (self.count if self.photos == others.photos else 0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the looks as JSON-ready data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class RunResults:
     """The heads of a run that were trained on the same data.
 
@@ -118,17 +154,23 @@ class RunResults:
         What extraction did, as JSON-ready data.
     failed : tuple of HeadFailure
         Heads whose last training on this data failed.
+    metric : str
+        What the best head is chosen by.
+    looks : TestLooks
+        How often heads of the run were scored on test.
     """
 
     data: str
     heads: tuple[HeadResult, ...]
     features: Mapping[str, Any] = field(default_factory=dict)
     failed: tuple[HeadFailure, ...] = ()
+    metric: str = EARLIER_METRIC
+    looks: TestLooks = TestLooks()
 
     @property
     def best(self) -> HeadResult:
         """The best head of the run, see `best_head`."""
-        return best_head(self.heads)
+        return best_head(self.heads, self.metric)
 
     def __getitem__(self, name: str) -> HeadResult:
         return next(head for head in self.heads if head.name == name)
@@ -141,38 +183,18 @@ class RunResults:
             "heads": [head.to_json() for head in self.heads],
             "failed": [failure.to_json() for failure in self.failed],
             "best": self.best.name,
+            "metric": self.metric,
+            "test_looks": self.looks.to_json(),
             "data": self.data,
         }
 
 
-def best_head(heads: Iterable[HeadResult]) -> HeadResult:
-    """Return the best head: the highest validation accuracy; among equals, the lowest log loss.
+def best_head(heads: Iterable[HeadResult], metric: str) -> HeadResult:
+    """Return the best head by its validation scores, see `featcache.evaluation.choosing.rank`.
 
-    Every command goes by this. A head that predicts one class only has learned nothing, however frequent that
-    class is: it comes after all others. A head without log loss comes after equal heads with one, and the
-    first of equal heads wins.
+    Every command goes by this. The first of equal heads wins.
     """
-    return max(heads, key=lambda head: _rank(head.validation))
-
-
-def _rank(scores: Mapping[str, Any]) -> tuple[bool, float, float]:
-    loss = scores["log_loss"]
-    return only_class_of(scores) is None, scores["accuracy"], -math.inf if loss is None else -loss
-
-
-def only_class_of(scores: Mapping[str, Any]) -> str | None:
-    """Return the class that was predicted for every row, where the rows are of several classes; else None.
-
-    Parameters
-    ----------
-    scores : mapping
-        As `featcache.evaluation.full_scores` gives them.
-    """
-    predicted = [sum(column) for column in zip(*scores["confusion"], strict=True)]
-    true = [one["n"] for one in scores["per_class"]]
-    if sum(map(bool, predicted)) != 1 or sum(map(bool, true)) < 2:
-        return None
-    return str(scores["per_class"][predicted.index(max(predicted))]["class"])
+    return max(heads, key=lambda head: rank(head.validation, metric))
 
 
 # ---- reading ---------------------------------------------------------------------------------------------
@@ -199,6 +221,7 @@ def read_results(run: Path, note: Note = lambda _: None) -> RunResults | None:
         failed = facts.get("failed", [])  # earlier versions write none
         if not (isinstance(data, str) and isinstance(entries, list) and isinstance(failed, list)):
             raise ValueError("data is no text, or heads or failed is no list")
+        choice = SelectionEntry.model_validate(facts)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -210,7 +233,10 @@ def read_results(run: Path, note: Note = lambda _: None) -> RunResults | None:
     if not heads:
         return None
     failures = tuple(one for entry in failed if (one := _failure_of(entry, run, note)) is not None)
-    return RunResults(data, heads, features if isinstance(features, dict) else {}, failures)
+    looks = TestLooks(choice.test_looks.count, choice.test_looks.photos)
+    return RunResults(
+        data, heads, features if isinstance(features, dict) else {}, failures, choice.metric, looks
+    )
 
 
 def _failure_of(entry: Any, run: Path, note: Note) -> HeadFailure | None:
@@ -256,6 +282,8 @@ def update_results(
     features: Mapping[str, Any] | None = None,
     note: Note = lambda _: None,
     failed: Sequence[HeadFailure] = (),
+    metric: str | None = None,
+    looks: TestLooks = TestLooks(),
 ) -> RunResults:
     """Enter trained heads and their predictions into the run.
 
@@ -275,6 +303,10 @@ def update_results(
         Called with one sentence for everything that is left out.
     failed : sequence of HeadFailure, optional
         Heads that could not be trained. An earlier model of that name stays.
+    metric : str, optional
+        What the best head is chosen by; without it what the file says stays.
+    looks : TestLooks, optional
+        How many heads were scored on which test photos now; they are added to earlier ones.
 
     Returns
     -------
@@ -290,9 +322,15 @@ def update_results(
     saved = [replace(head, model_sha256=file_sha256(head.model / MODEL_FILE)) for head in heads]
     with locked(path):
         earlier = read_results(run, note)
-        if features is None:
-            features = earlier.features if earlier else {}
-        new = RunResults(predictions.data, tuple(saved), features, tuple(failed))
+        before = earlier or RunResults(predictions.data, ())
+        new = RunResults(
+            predictions.data,
+            tuple(saved),
+            before.features if features is None else features,
+            tuple(failed),
+            metric or before.metric,
+            before.looks + looks,
+        )
         results = _with_earlier(new, earlier, note)
         _keep_predictions(run, _merged(_readable_predictions(run, note), predictions, results), note)
         write_bytes_whole(path, (json.dumps(results.to_json(run), indent=1) + "\n").encode())
@@ -309,8 +347,8 @@ def _with_earlier(new: RunResults, earlier: RunResults | None, note: Note) -> Ru
     if earlier.data != new.data:
         if others:
             note(
-                "the photos, their labels or splits have changed since these heads of the run were trained; "
-                f"{HEADS_FILE} no longer lists them: {', '.join(head.name for head in others)}"
+                "the photos, their labels, splits or folds have changed since these heads of the run were "
+                f"trained; {HEADS_FILE} no longer lists them: {', '.join(head.name for head in others)}"
             )
         return new
     failed = [one for one in earlier.failed if one.name.lower() not in named]

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from featcache.errors import FeatcacheError, TrainingError
 from featcache.evaluation import scores as scores_of
 from featcache.evaluation.calls import call, collected_warnings, first_line
+from featcache.evaluation.folds import HeldOut, fit_on_folds
+from featcache.evaluation.predictions import Predictions
 from featcache.evaluation.scoring import predictions_of
 from featcache.heads.dense.training import tensorflow_loaded
 from featcache.heads.estimators import build_head
@@ -27,6 +29,7 @@ from featcache.recipe import HeadSettings
 from featcache.search.private import TerminatedWorkerError, loky_options
 from featcache.search.trial import Outcome, TrialRequest, pack
 from featcache.training import with_class_numbers
+from featcache.training.sampling import UNIFORM, Sampling, fit_options
 
 _FAILURES = (FeatcacheError, MemoryError)
 
@@ -45,8 +48,10 @@ class Job:
 
     Attributes
     ----------
-    train, validation : (X, y)
-        Heads are trained on the one and scored on the other.
+    train : (X, y)
+        What heads are trained on.
+    validation : (X, y), or None
+        What they are scored on; None where they are cross-validated on `train`.
     classes : tuple of str
     metric : str
     seed : int
@@ -56,15 +61,32 @@ class Job:
     views : int
         Number of consecutive rows of `train` that are views of one photo: Dense heads train on one of them in
         each epoch.
+    folds : int array of shape (n,), optional
+        For cross-validation: the fold of each photo of `train`.
+    sampling, scored_sampling : Sampling
+        Weights and groups of the photos of `train`, and of those that heads are scored on.
     """
 
     train: Rows
-    validation: Rows
+    validation: Rows | None
     classes: tuple[str, ...]
     metric: str
     seed: int
     scratch: str | None = None
     views: int = 1
+    folds: NDArray[np.int64] | None = None
+    sampling: Sampling = UNIFORM
+    scored_sampling: Sampling = UNIFORM
+
+    @property
+    def of_rows(self) -> Sampling:
+        """Weights and groups of the rows of `train`, all views of its photos."""
+        return self.sampling.of_views(self.views)
+
+    @property
+    def scored_labels(self) -> NDArray[np.int64]:
+        """Labels of the photos that heads are scored on."""
+        return self.train[1][:: self.views] if self.validation is None else self.validation[1]
 
     def head(self, settings: HeadSettings) -> Any:
         """Return an unfitted head.
@@ -142,7 +164,12 @@ def _fit_alone(job: Job, request: TrialRequest) -> Result:
         started = time.monotonic()
         try:
             head = job.head(request.settings)
-            call(head.fit, *job.train)
+            columns = job.of_rows.columns
+            if job.folds is None:
+                call(head.fit, *job.train, **fit_options(head, job.of_rows))
+            else:
+                folds = job.folds.repeat(job.views)
+                head = fit_on_folds(head, *job.train, folds, job.views, jobs=1, **columns)
             outcome = _scored(job, head, Outcome(fit_seconds=time.monotonic() - started))
         except _FAILURES as error:
             outcome = _failed(error)
@@ -151,6 +178,9 @@ def _fit_alone(job: Job, request: TrialRequest) -> Result:
 
 def _in_a_stack(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
     tensorflow_loaded()  # its import is no part of the training
+    if job.folds is not None:
+        yield from _in_stacks_of_folds(job, batch)
+        return
     built = {one.number: _head_or_error(job, one.settings) for one in batch}
     heads = [head for head in built.values() if not isinstance(head, Exception)]
     halving = Halving([head.epochs for head in heads], job.metric)
@@ -169,6 +199,46 @@ def _in_a_stack(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
         position += 1
 
 
+def _in_stacks_of_folds(job: Job, batch: Sequence[TrialRequest]) -> Iterator[Result]:
+    """Cross-validate Dense heads; none is pruned, since a stack of folds has no common validation photos."""
+    from featcache.heads.dense.stack import fit_folds
+
+    assert job.folds is not None
+    built = {one.number: _head_or_error(job, one.settings) for one in batch}
+    heads = {number: head for number, head in built.items() if not isinstance(head, Exception)}
+    folds = job.folds.repeat(job.views)
+
+    def fit(some: Sequence[Any]) -> list[Any]:
+        try:
+            return call(fit_folds, some, *job.train, folds, job.views, sample_weight=job.of_rows.weights)
+        except _FAILURES as error:
+            # one head that cannot be trained fails the whole stack: find it
+            return [error] if len(some) < 2 else [fitted for one in some for fitted in fit([one])]
+
+    started = time.monotonic()
+    with collected_warnings() as warned:
+        fitted = dict(zip(heads, fit(list(heads.values())) if heads else [], strict=True))
+    share = (time.monotonic() - started) / max(1, len(heads))
+    for number, head in built.items():
+        yield number, _outcome_of_folds(job, fitted.get(number, head), share), warned
+
+
+def _outcome_of_folds(job: Job, fitted: Any, seconds: float) -> Outcome:
+    """Score the heads of the folds; in place of them, or of one, may stand why there is none."""
+    failure = next((one for one in _as_list(fitted) if isinstance(one, Exception)), None)
+    if failure is not None:
+        return _failed(failure)
+    try:
+        epochs = max(head.n_iter_ for head in fitted)
+        return _scored(job, fitted, Outcome(fit_seconds=seconds, epochs=epochs))
+    except _FAILURES as error:
+        return _failed(error)
+
+
+def _as_list(fitted: Any) -> Sequence[Any]:
+    return fitted if isinstance(fitted, list) else [fitted]
+
+
 def _head_or_error(job: Job, settings: HeadSettings) -> Any:
     try:
         return job.head(settings)
@@ -184,15 +254,22 @@ def _fit_together(job: Job, heads: Sequence[Any], halving: Halving) -> Sequence[
             fit_together,
             heads,
             *job.train,
-            validation_data=job.validation,
+            validation_data=_validation_data(job),
             views=job.views,
             prune=halving,
+            sample_weight=job.of_rows.weights,
+            groups=job.of_rows.groups,
         )
     except _FAILURES as error:
         if len(heads) < 2:
             return [error] * len(heads)
         # one head that cannot be trained fails the whole stack: find it
         return [_fit_together(job, [head], Halving([head.epochs], job.metric))[0] for head in heads]
+
+
+def _validation_data(job: Job) -> tuple[Any, ...] | None:
+    weights = job.scored_sampling.weights
+    return job.validation if job.validation is None or weights is None else (*job.validation, weights)
 
 
 def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, seconds: float) -> Outcome:
@@ -204,18 +281,33 @@ def _dense_outcome(job: Job, head: Any, error: Exception | None, stopped: bool, 
         return _failed(failure)
 
 
-def _scored(job: Job, head: Any, outcome: Outcome) -> Outcome:
-    arguments = predictions_of(head, *job.validation)
-    scores = scores_of(*arguments)
+def _scored(job: Job, fitted: Any, outcome: Outcome) -> Outcome:
+    """Score a fitted head on validation, or the heads of all folds, each on its own fold."""
+    arguments = _predictions(job, fitted)
+    columns = job.scored_sampling.columns
+    scores = scores_of(*arguments, **columns)
     value = scores[job.metric]
     if value is None or not math.isfinite(value):
-        raise TrainingError(f"it has no {job.metric} on these validation photos")
-    y_true, _, predicted, *_ = arguments
-    correct = pack(np.asarray(predicted) == y_true)
-    constant = len(np.unique(predicted)) == 1 < len(np.unique(y_true))
+        raise TrainingError(f"it has no {job.metric} on these photos")
+    given = Predictions.of(*arguments, **columns)
     return replace(
-        outcome, value=value, scores=scores, size=size_of(head), correct=correct, constant=constant
+        outcome,
+        value=value,
+        scores=scores,
+        size=size_of(_as_list(fitted)[0]),
+        correct=pack(given.predicted == given.true),
+        constant=len(np.unique(given.predicted)) == 1 < len(np.unique(given.true)),
+        predictions=given,
     )
+
+
+def _predictions(job: Job, fitted: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the arguments of `scores`."""
+    if job.folds is None:
+        assert job.validation is not None
+        return predictions_of(fitted, *job.validation)
+    X, y = (array[:: job.views] for array in job.train)
+    return HeldOut.of(fitted, X, job.folds).arguments(y)
 
 
 def _failed(error: Exception) -> Outcome:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from featcache.errors import RecipeError
-from featcache.evaluation.scoring import decides_one_vs_one
+from featcache.evaluation.choosing import missing_for
 from featcache.heads.estimators import build_head
 from featcache.recipe import HeadSettings, Range, SpaceSettings
 
@@ -150,7 +150,7 @@ class SearchSpace:
         refused = None
         for one in settings:
             try:
-                missing = _missing_for(metric, build_head(self._with(name, one)), classes)
+                missing = missing_for(metric, build_head(self._with(name, one)), classes)
                 if missing is None:
                     return
                 kind = self._kinds[name].type
@@ -169,17 +169,6 @@ class SearchSpace:
         except ValidationError as error:
             one = error.errors()[0]
             raise RecipeError(f"{one['loc'][0]} = {one['input']!r}: {one['msg']}") from None
-
-
-def _missing_for(metric: str, head: Any, classes: int) -> str | None:
-    """Return what the head lacks to be scored by the metric, as "no probabilities"; None where it can be."""
-    if metric not in ("log_loss", "roc_auc") or hasattr(head, "predict_proba"):
-        return None
-    if metric == "log_loss":
-        return "no probabilities"
-    if not hasattr(head, "decision_function"):
-        return "neither probabilities nor decision values"
-    return "no decision value for each class" if classes > 2 and decides_one_vs_one(head) else None
 
 
 def _with_another(

@@ -72,12 +72,12 @@ class StudySettings:
     head_seed: int
 
     @classmethod
-    def of(cls, recipe: Recipe, data: str) -> StudySettings:
-        """Return the settings of a recipe's search on data with that fingerprint."""
+    def of(cls, recipe: Recipe, data: str, metric: str | None = None) -> StudySettings:
+        """Return the settings of a recipe's search, by default by its metric, on data with that hash."""
         sweep = recipe.sweep
         space = {name: kind.model_dump(mode="json") for name, kind in sweep.space.items()}
         seed = recipe.seed if sweep.seed is None else sweep.seed
-        return cls(data, space, sweep.metric, sweep.sampler, seed, recipe.seed)
+        return cls(data, space, metric or recipe.sweep_metric, sweep.sampler, seed, recipe.seed)
 
     @property
     def name(self) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from featcache.errors import RecipeError, TrainingError
+from featcache.evaluation.predictions import Predictions
 from featcache.extraction.stage import Extraction, extract
 from featcache.files import write_bytes_whole
-from featcache.recipe import Recipe
+from featcache.recipe import HeadSettings, Metric, Recipe, SelectionSettings
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import (
     JOURNAL_FILE,
@@ -26,12 +27,15 @@ from featcache.run.layout import (
     SWEEP_BEST,
     SWEEP_FOLDER,
 )
+from featcache.run.results import TestLooks
+from featcache.search.finalists import choose, default_head, finish_default
 from featcache.search.fitting import Job, run_trials
 from featcache.search.journal import outcome_of
-from featcache.search.leaderboard import Finished, Leaderboard, make_leaderboard
+from featcache.search.leaderboard import Finished, Leaderboard, make_leaderboard, tied_with_best
 from featcache.search.space import KIND, SearchSpace
 from featcache.search.study import Study, StudySettings, trials_in_total
-from featcache.training import HeadResult, fingerprint_of, train_heads
+from featcache.training import HeadResult, train_heads
+from featcache.training.data import TrainingData
 
 _WAIT_SECONDS = 0.2
 
@@ -49,12 +53,15 @@ class Sweep:
     leaderboard : Leaderboard
     best : HeadResult
         The recommended head, trained again and saved, with its scores.
+    looks : TestLooks
+        How often heads of the run were scored on test.
     """
 
     extraction: Extraction
     study: str
     leaderboard: Leaderboard
     best: HeadResult
+    looks: TestLooks
 
     @property
     def folder(self) -> Path:
@@ -70,6 +77,7 @@ class Sweep:
             "journal": str(self.folder / JOURNAL_FILE),
             "leaderboard": self.leaderboard.to_json(),
             "best": self.best.to_json(),
+            "test_looks": self.looks.count,
         }
 
 
@@ -80,8 +88,9 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     ``trials`` is increased, and processes that run it at the same time share the work. Other data, another
     space, metric, sampler or seed start another study in the same journal.
 
-    The recommended head, see `featcache.search.leaderboard.make_leaderboard`, is trained again, scored on
-    validation and test, and saved as ``RUN/models/sweep-best``. The leaderboard is written to
+    Heads are scored on the same photos as those of `featcache.training.train_heads`. The default head is
+    compared with all of them. The recommended head, see `featcache.search.finalists.choose`, is trained
+    again, scored on test, and saved as ``RUN/models/sweep-best``. The leaderboard is written to
     ``RUN/sweep/leaderboard.csv`` and ``leaderboard.json``.
 
     Parameters
@@ -98,7 +107,7 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     Raises
     ------
     RecipeError
-        The space is invalid, or there are ``data.folds``; this is found before any photo is read.
+        The space is invalid; this is found before any photo is read.
     TrainingError
         No head could be trained on these features.
     StoreError
@@ -106,55 +115,132 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     FeatcacheError
         All that `featcache.extraction.stage.extract` raises.
     """
-    if recipe.data.folds is not None:
-        raise RecipeError(
-            f"data.folds = {recipe.data.folds}: a sweep scores heads on the validation photos; remove folds"
-        )
     space = SearchSpace(recipe.sweep.space)
-    space.check(recipe.sweep.metric)
+    metric = _metric(recipe, space, reporter)
     total = trials_in_total(space, recipe.sweep.sampler, recipe.sweep.trials)
     extraction = extract(recipe, reporter)
-    name, trials = _search(recipe, space, total, extraction, reporter)
-    leaderboard = _leaderboard(trials, space, recipe.sweep.metric)
+    data = TrainingData(extraction, recipe)
+    if data.comparison.reason:
+        reporter.note(data.comparison.reason)
+    _check_metric(metric, data.scored.labels, data.classes)
+    space.check(metric, len(data.classes))
+    settings = StudySettings.of(recipe, data.fingerprint, metric)
+    with tempfile.TemporaryDirectory() as scratch:
+        job = _job(recipe, data, metric, scratch)
+        trials = _search(recipe, space, total, settings, job, reporter)
+        leaderboard, winner = _compare(trials, space, job, data, reporter)
     _write(leaderboard, recipe.run / SWEEP_FOLDER)
-    winner = space.settings(trials[leaderboard.recommended.finished.trial].params)
-    heads = (winner.model_copy(update={"name": SWEEP_BEST}),)
     # notes about the photos and the head were given before
-    training = train_heads(recipe.model_copy(update={"heads": heads}), SILENT)
-    return Sweep(extraction, name, leaderboard, training[SWEEP_BEST])
+    training = train_heads(_recipe_of(recipe, winner, data, metric), SILENT)
+    return Sweep(extraction, settings.name, leaderboard, training[SWEEP_BEST], training.results.looks)
+
+
+def _metric(recipe: Recipe, space: SearchSpace, reporter: Reporter) -> Metric:
+    """Return the sweep's metric; the default is accuracy where some head of the space has no probabilities.
+
+    Raises
+    ------
+    RecipeError
+        Some part of the space is invalid, or cannot be scored by the metric that was asked for.
+    """
+    metric = recipe.sweep_metric
+    try:
+        space.check(metric)
+        return metric
+    except RecipeError:
+        if recipe.sweep.metric is not None or recipe.selection.asks_for_metric:
+            raise
+        space.check("accuracy")
+    reporter.note(f"some heads of sweep.space have no {metric}: heads are compared by accuracy")
+    return "accuracy"
+
+
+def _job(recipe: Recipe, data: TrainingData, metric: str, scratch: str) -> Job:
+    return Job(
+        data.rows["train"],
+        data.rows.get("validation"),
+        data.classes,
+        metric,
+        recipe.seed,
+        scratch,
+        data.views,
+        data.scored.folds,
+        data.sampling["train"],
+        data.scored_sampling,
+    )
 
 
 def _search(
-    recipe: Recipe, space: SearchSpace, total: int, extraction: Extraction, reporter: Reporter
-) -> tuple[str, dict[int, FrozenTrial]]:
-    """Run the trials; return the study's name and its finished trials by number."""
-    with extraction.open() as features:
-        _check_metric(recipe.sweep.metric, features["validation"].labels, features.classes)
-        space.check(recipe.sweep.metric, len(features.classes))
-        settings = StudySettings.of(recipe, fingerprint_of(features))
-        job = Job(
-            features["train"].load_views(),
-            features["validation"].load(),
-            features.classes,
-            recipe.sweep.metric,
-            recipe.seed,
-            views=features["train"].views,
-        )
-    with (
-        Study(recipe.run / SWEEP_FOLDER, settings, space, total) as study,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
+    recipe: Recipe, space: SearchSpace, total: int, settings: StudySettings, job: Job, reporter: Reporter
+) -> dict[int, FrozenTrial]:
+    """Run the trials; return the finished ones by number."""
+    with Study(recipe.run / SWEEP_FOLDER, settings, space, total) as study:
         _note_state(study, total, reporter)
-        _run_all_trials(study, replace(job, scratch=scratch), recipe.sweep.timeout, total, reporter)
-        return study.name, {trial.number: trial for trial in study.finished}
+        _run_all_trials(study, job, recipe.sweep.timeout, total, reporter)
+        return {trial.number: trial for trial in study.finished}
+
+
+def _compare(
+    trials: Mapping[int, FrozenTrial],
+    space: SearchSpace,
+    job: Job,
+    data: TrainingData,
+    reporter: Reporter,
+) -> tuple[Leaderboard, HeadSettings]:
+    """Compare the trials and the default head; return all of them and the recommended one's settings."""
+    finished = _finished(trials, space)
+    default, warned = finish_default(job)
+    _note_new(warned, set(), reporter)
+    finished = [default, *finished] if default.outcome.value is not None else finished
+    # as heads are scored, without photos of weight 0
+    scored = Predictions.of(
+        job.scored_labels, None, job.scored_labels, range(len(job.classes)), **job.scored_sampling.columns
+    )
+    tied = tied_with_best(finished, job.metric, scored.weights, scored.groups)
+    settings: dict[int | None, HeadSettings] = {None: default_head()}
+    settings |= {number: space.settings(trial.params) for number, trial in trials.items()}
+    reporter.advance("comparing", 0, 1)
+    choice = choose(tied, _on_all(job, data), settings, job.metric)
+    reporter.advance("comparing", 1, 1)
+    return make_leaderboard(finished, job.metric, tied, choice), settings[choice.chosen.trial]
+
+
+def _on_all(job: Job, data: TrainingData) -> Job:
+    """Return a job that cross-validates on train and validation; with views validation stays what it is."""
+    if job.validation is None or job.views > 1:
+        return job
+    train, validation = job.train, job.validation
+    rows = np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])
+    sampling = data.sampling_of_all
+    return replace(
+        job,
+        train=rows,
+        validation=None,
+        folds=data.folds_of_all(),
+        sampling=sampling,
+        scored_sampling=sampling,
+    )
+
+
+def _recipe_of(recipe: Recipe, winner: HeadSettings, data: TrainingData, metric: Metric) -> Recipe:
+    """Return a recipe of the recommended head, compared on the same photos as the trials."""
+    folds = data.comparison.folds
+    method: Literal["validation", "cross_validation"] = "validation" if folds is None else "cross_validation"
+    return recipe.model_copy(
+        update={
+            "heads": (winner.model_copy(update={"name": SWEEP_BEST}),),
+            "data": recipe.data.model_copy(update={"folds": folds}),
+            "selection": SelectionSettings(metric=metric, method=method),
+        }
+    )
 
 
 def _check_metric(metric: str, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
     """Raise a TrainingError where the metric is not defined on the validation photos, whatever the head."""
     missing = sorted(set(range(len(classes))) - set(labels.tolist()))
-    if metric == "roc_auc" and missing:
+    if metric in ("roc_auc", "average_precision") and missing:
         raise TrainingError(
-            f"sweep.metric = 'roc_auc' needs validation photos of every class, and there are none of "
+            f"sweep.metric = {metric!r} needs validation photos of every class, and there are none of "
             f"{classes[missing[0]]!r}; add some, or choose another metric"
         )
 
@@ -193,8 +279,8 @@ def _note_new(sentences: Sequence[str], warned: set[str], reporter: Reporter) ->
             reporter.note(f"sweep: {sentence}")
 
 
-def _leaderboard(trials: dict[int, FrozenTrial], space: SearchSpace, metric: str) -> Leaderboard:
-    """Return the leaderboard of a study's finished trials.
+def _finished(trials: Mapping[int, FrozenTrial], space: SearchSpace) -> list[Finished]:
+    """Return a study's finished trials.
 
     Raises
     ------
@@ -211,7 +297,7 @@ def _leaderboard(trials: dict[int, FrozenTrial], space: SearchSpace, metric: str
             f"none of the {len(finished):,} heads that were tried could be trained ({reason}); "
             "change sweep.space"
         )
-    return make_leaderboard(finished, metric)
+    return finished
 
 
 def _write(leaderboard: Leaderboard, folder: Path) -> None:

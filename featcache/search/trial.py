@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.evaluation.predictions import Predictions
 from featcache.recipe import HeadSettings
 
 _SHARES = ("accuracy", "accuracy_low", "accuracy_high")
@@ -32,13 +33,13 @@ class Outcome:
     value : float or None
         Score by the search's metric; None when the trial failed.
     scores : dict
-        All scores on validation, as `featcache.evaluation.scores` gives them.
+        All scores, as `featcache.evaluation.scores` gives them.
     fit_seconds : float
         For heads that were trained together, the total divided by their number.
     size : int
         How many numbers the fitted head has, see `featcache.search.fitting.size_of`.
     correct : str
-        Which validation rows the head predicts correctly, see `pack`.
+        Which of the scored photos the head predicts correctly, see `pack`.
     epochs : int or None
         Number of epochs of a Dense head.
     stopped : bool
@@ -46,7 +47,9 @@ class Outcome:
     reason : str or None
         Why the trial failed.
     constant : bool
-        Whether it predicts one class only, although the validation photos are of several.
+        Whether it predicts one class only, although the scored photos are of several.
+    predictions : Predictions or None
+        Of the scored photos; they are not kept.
     """
 
     value: float | None = None
@@ -58,10 +61,13 @@ class Outcome:
     stopped: bool = False
     reason: str | None = None
     constant: bool = False
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON-ready data; ``Outcome(**data)`` reads it."""
-        return asdict(self)
+        facts = asdict(replace(self, predictions=None))
+        del facts["predictions"]
+        return facts
 
     def check(self) -> None:
         """Raise a ValueError, TypeError or KeyError where a value read from a journal is invalid."""

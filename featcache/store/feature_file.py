@@ -18,7 +18,16 @@ import numpy as np
 from featcache.errors import FeatcacheError, FormatError, ShardError, StoreError
 from featcache.files import open_regular
 from featcache.store.base_store import BaseStore
-from featcache.store.format import FEATURE_FORMAT, FINDINGS, PATH, REASON, SHARDS, SKIPPED, check_format
+from featcache.store.format import (
+    FEATURE_FORMAT,
+    FINDINGS,
+    GROUPS,
+    PATH,
+    REASON,
+    SHARDS,
+    SKIPPED,
+    check_format,
+)
 from featcache.store.reading import (
     HDF5_ERRORS,
     child,
@@ -60,6 +69,8 @@ class Features:
     skipped : list of (path, reason)
     findings : list of dict
         What should be looked at in the photos: ``kind``, ``count``, ``photos`` (at most 20) and ``text``.
+    groups : tuple of str
+        Names of the groups of photos; empty if no photo has one.
 
     Raises
     ------
@@ -98,10 +109,11 @@ class Features:
         self.findings = (
             [json_object(text) for text in texts(self._file, FINDINGS)] if FINDINGS in self._file else []
         )
+        self.groups = tuple(texts(self._file, GROUPS)) if GROUPS in self._file else ()
         self._facts = self._read_facts(found)
         self._splits = {
             name: Split(child(self._file, name, h5py.Group), self._facts)
-            for name in sorted(set(self._file) - {SHARDS, SKIPPED, FINDINGS}, key=_split_order)
+            for name in sorted(set(self._file) - {SHARDS, SKIPPED, FINDINGS, GROUPS}, key=_split_order)
         }
 
     def _read_facts(self, number: int) -> FileFacts:
@@ -113,7 +125,7 @@ class Features:
             if not is_shard_name(name):
                 raise ValueError(f"{name!r} is not the name of a shard")
         store = self._named_store() if SHARDS in self._file else None
-        return FileFacts(self.path, number, len(self.classes), shape, dtype, store, names)
+        return FileFacts(self.path, number, len(self.classes), shape, dtype, store, names, len(self.groups))
 
     def _named_store(self) -> BaseStore:
         folder = Path(text_attribute(self._file.attrs, "store")).parent

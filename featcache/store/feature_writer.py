@@ -27,6 +27,8 @@ from featcache.store.format import (
     FEATURE_FORMAT,
     FEATURES,
     FINDINGS,
+    GROUP,
+    GROUPS,
     LABELS,
     PATH,
     REASON,
@@ -36,6 +38,7 @@ from featcache.store.format import (
     SKIPPED,
     VIEW,
     VIEW_GROUP,
+    WEIGHT,
 )
 from featcache.store.plan import Key, Location
 from featcache.store.reading import set_text, text_array
@@ -57,6 +60,11 @@ class SplitRows:
         The numbers of the views that each photo is stored in; 0, the plain photo, comes first.
     augment : dict
         How views may differ from the photo, as JSON-ready data; empty if 0 is the only one.
+    groups : ndarray of int64, shape (n,), or None
+        Index of each photo's group into the names of `Contents`, -1 for a photo by itself; None if no photo
+        of the data set has a group.
+    weights : ndarray of float64, shape (n,), or None
+        Sample weights; None if all photos of the data set have weight 1.
     """
 
     paths: Sequence[str]
@@ -64,6 +72,8 @@ class SplitRows:
     digests: Sequence[bytes]
     views: Sequence[int] = (0,)
     augment: Mapping[str, Any] = field(default_factory=dict)
+    groups: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def store_keys(self) -> Iterator[Key]:
         """Yield the keys of the split's rows in the store, all views of a photo one after another."""
@@ -86,6 +96,8 @@ class Contents:
         Photos that could not be decoded.
     findings : sequence of dict
         What should be looked at in the photos, as JSON-ready data.
+    groups : sequence of str
+        Names of the groups; empty if no photo has one.
     """
 
     classes: tuple[str, ...]
@@ -93,6 +105,7 @@ class Contents:
     recipe: dict[str, Any]
     skipped: Sequence[tuple[str, str]]
     findings: Sequence[Mapping[str, Any]] = ()
+    groups: Sequence[str] = ()
 
 
 def write_feature_file(
@@ -156,6 +169,8 @@ def write_contents(file: Any, contents: Contents) -> None:
         group.create_dataset(name, data=text_array([one[number] for one in contents.skipped]))
     findings = [json.dumps(finding, sort_keys=True) for finding in contents.findings]
     file.create_dataset(FINDINGS, data=text_array(findings))
+    if contents.groups:
+        file.create_dataset(GROUPS, data=text_array(contents.groups))
 
 
 def write_rows(group: Any, rows: SplitRows) -> None:
@@ -164,6 +179,10 @@ def write_rows(group: Any, rows: SplitRows) -> None:
     group.create_dataset(LABELS, data=rows.labels.astype(np.int64))
     group.create_dataset(PATH, data=text_array(rows.paths))
     group.create_dataset(DIGEST, data=digest.reshape(-1, DIGEST_BYTES))
+    if rows.groups is not None:
+        group.create_dataset(GROUP, data=rows.groups.astype(np.int64))
+    if rows.weights is not None:
+        group.create_dataset(WEIGHT, data=rows.weights.astype(np.float64))
     if len(rows.views) > 1:
         views = group.create_group(VIEW_GROUP)
         views.create_dataset(VIEW, data=np.array(rows.views, np.int64))

@@ -14,7 +14,8 @@ A number higher than the one here is rejected: the file was written by a newer v
 kind             number  changes
 ===============  ======  =====================================================================
 shard            1
-feature file     2       a SHA-256 in the user block covers the file; paths have a fixed length
+feature file     2       a SHA-256 in the user block covers the file; paths have a fixed length;
+                         groups and weights of photos, where there are any
 model            1
 packed model     1       a model's files and its converted base in one zip archive
 export           1
@@ -37,6 +38,8 @@ EXPORT_FORMAT = 1
 FEATURES, DIGEST, VIEW = "features", "digest", "view"
 # beside them in each group of a feature file
 LABELS, PATH, SHARD, ROW = "labels", "path", "shard", "row"
+# the same, where photos have groups or weights; the names of the groups are a member of the file
+GROUP, WEIGHT, GROUPS = "group", "weight", "groups"
 # in a shard and in a packed file: the SHA-256 of every block of rows of FEATURES
 BLOCK_HASHES, ROWS_PER_BLOCK = "features_sha256", "rows_per_block"
 # in a shard: the SHA-256 of DIGEST and VIEW

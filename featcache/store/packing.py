@@ -48,7 +48,14 @@ def pack(features: Features, path: Path) -> None:
     with new_feature_file(layout) as file:
         write_contents(
             file,
-            Contents(features.classes, features.base, features.recipe, features.skipped, features.findings),
+            Contents(
+                features.classes,
+                features.base,
+                features.recipe,
+                features.skipped,
+                features.findings,
+                features.groups,
+            ),
         )
         parts = [
             part for name in features.splits for part in _lay_out(file.create_group(name), features[name])
@@ -87,7 +94,10 @@ class _Part:
 
 def _lay_out(group: Any, split: Split) -> Iterator[_Part]:
     digests = [bytes(digest) for digest in split.digests]
-    write_rows(group, SplitRows(split.paths, split.labels, digests, split.view_numbers, split.augment))
+    groups = np.maximum(split.groups, -1) if split.has_groups else None
+    weights = split.weights if split.has_weights else None
+    rows = SplitRows(split.paths, split.labels, digests, split.view_numbers, split.augment, groups, weights)
+    write_rows(group, rows)
     yield _place(group, split.shape, split.dtype, split.read)
     if split.views > 1:
         shape = (len(split), split.views, *split.shape[1:])

@@ -20,6 +20,7 @@ from featcache.store.format import (
     DIGEST,
     DIGEST_BYTES,
     FEATURES,
+    GROUP,
     LABELS,
     PATH,
     ROW,
@@ -27,6 +28,7 @@ from featcache.store.format import (
     SHARD,
     VIEW,
     VIEW_GROUP,
+    WEIGHT,
 )
 from featcache.store.reading import HDF5_ERRORS, child, dataset, json_attribute, one_line, texts
 from featcache.store.shards import rows_per_block
@@ -52,6 +54,8 @@ class FileFacts:
         Where the features are; None for a packed file.
     shards : sequence of str
         Names of the shards that `store` has for this file.
+    groups : int
+        Number of groups of photos that have a name.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class FileFacts:
     dtype: np.dtype[Any]
     store: BaseStore | None
     shards: Sequence[str]
+    groups: int = 0
 
 
 class Split:
@@ -84,6 +89,8 @@ class Split:
         self.view_numbers: tuple[int, ...] = (0,)
         self.augment: dict[str, Any] = {}
         rows = len(self._labels)
+        self._groups = _groups(group, rows, facts.groups) if GROUP in group else None
+        self._weights = _weights(group, rows) if WEIGHT in group else None
         dataset(group, DIGEST, (rows, DIGEST_BYTES), np.uint8)
         dataset(group, PATH, (rows,), None)
         self._plain = self._feature_reader(group, (rows,))
@@ -125,6 +132,31 @@ class Split:
     def digests(self) -> NDArray[np.uint8]:
         """SHA-256 of each photo's bytes, shape (n, 32)."""
         return np.asarray(self._read(lambda: self._group[DIGEST][:]))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether photos of the data set have groups."""
+        return self._groups is not None
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Number of each photo's group, shape (n,): photos of one number must not be divided.
+
+        From 0 it is an index into the file's ``groups``, their names. A photo by itself has a negative
+        number, which follows from its digest: copies have the same, also in another split.
+        """
+        alone = -1 - (self.digests[:, :8].copy().view(">u8")[:, 0] >> np.uint64(1)).astype(np.int64)
+        return alone if self._groups is None else np.where(self._groups < 0, alone, self._groups)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether photos of the data set have sample weights other than 1."""
+        return self._weights is not None
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Sample weight of each photo, shape (n,)."""
+        return np.ones(len(self)) if self._weights is None else self._weights.copy()
 
     @property
     def paths(self) -> list[str]:
@@ -195,6 +227,19 @@ def _labels(group: Any, classes: int) -> NDArray[np.int64]:
     labels = np.asarray(dataset(group, LABELS, (None,), np.int64)[:])
     _check_range(labels, classes, LABELS)
     return labels
+
+
+def _groups(group: Any, rows: int, count: int) -> NDArray[np.int64]:
+    groups = np.asarray(dataset(group, GROUP, (rows,), np.int64)[:])
+    _check_range(groups + 1, count + 1, GROUP)
+    return groups
+
+
+def _weights(group: Any, rows: int) -> NDArray[np.float64]:
+    weights = np.asarray(dataset(group, WEIGHT, (rows,), np.float64)[:])
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"{WEIGHT!r} has values that are not finite numbers of 0 or more")
+    return weights
 
 
 def _check_range(numbers: NDArray[Any], limit: int, name: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from featcache.errors import ModelError, RecipeError, TrainingError
 from featcache.evaluation.calls import first_line
+from featcache.evaluation.choosing import missing_for
 from featcache.extraction.stage import Extraction, extract
 from featcache.heads.estimators import build_head
 from featcache.model import Model
@@ -18,6 +19,7 @@ from featcache.run.results import (
     HeadFailure,
     HeadResult,
     RunResults,
+    TestLooks,
     best_head,
     read_predictions,
     read_results,
@@ -86,6 +88,8 @@ class Training:
             "heads": [head.to_json() for head in self.heads],
             "failed": [failure.to_json() for failure in self.failed],
             "best": self.best,
+            "metric": self.results.metric,
+            "test_looks": self.results.looks.count,
         }
 
 
@@ -118,18 +122,21 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = Fa
     """
     heads = [(settings, build_head(settings, recipe.seed)) for settings in recipe.heads]
     _refuse_calibration_on_folds(recipe)
+    _refuse_unscored(recipe, heads)
     extraction = extract(recipe, reporter)
     data = TrainingData(extraction, recipe)
+    metric = _metric(recipe, data, heads, reporter)
     heads = [(one, with_class_numbers(one, head, data.classes, recipe.seed)) for one, head in heads]
     known, results = _reusable(recipe, data, reporter) if reuse else ({}, None)
     if results is not None and len(known) == len(heads):
+        results = replace(results, metric=metric)
         return _training(extraction, results, [known[str(settings.name)] for settings, _ in heads])
     trained, failed = _train_all(recipe, heads, known, data, reporter)
-    trained = _score_best_on_test(trained, data, failed)
+    trained, looks = _score_best_on_test(trained, data, failed, metric)
     trained = _save_models(trained, failed)
     if not trained:
         raise TrainingError(failures_sentence(failed, len(heads)))
-    results = _save_results(recipe, trained, failed, data, extraction, reporter)
+    results = _save_results(recipe, trained, failed, data, extraction, metric, looks, reporter)
     return _training(extraction, results, trained, failed)
 
 
@@ -150,6 +157,8 @@ def _train_all(
     trained: list[TrainedHead] = []
     failed: list[HeadFailure] = []
     _ = data.scored  # too few photos for the folds are found before any training
+    if data.novelty is None:
+        reporter.note("no class has two photos of different groups: the models have no novelty score")
     reporter.advance("training", 0, len(heads))
     for done, (settings, head) in enumerate(heads, start=1):
         name = str(settings.name)
@@ -176,11 +185,48 @@ def _training(
 
 def _refuse_calibration_on_folds(recipe: Recipe) -> None:
     for settings in recipe.heads:
-        if recipe.data.folds is not None and settings.calibrate != "none":
+        asked = "data.folds" if recipe.data.folds is not None else "selection.method = 'cross_validation'"
+        if recipe.trains_on_validation and settings.calibrate != "none":
             raise RecipeError(
                 f"head {settings.name!r}: calibrate = {settings.calibrate!r} needs validation photos that it "
-                "is not trained on, and with data.folds it is trained on all; remove one of the two"
+                f"is not trained on, and with {asked} it is trained on all; remove one of the two"
             )
+
+
+def _refuse_unscored(recipe: Recipe, heads: Sequence[tuple[HeadSettings, Any]]) -> None:
+    """Raise a RecipeError where a head cannot be compared by the metric that the recipe gives."""
+    metric = recipe.selection.metric
+    for settings, head in heads if recipe.selection.asks_for_metric else ():
+        missing = None if settings.calibrate != "none" else missing_for(metric, head)
+        if missing is not None:
+            raise RecipeError(
+                f"head {settings.name!r}: {settings.type} has {missing}, which selection.metric = {metric!r} "
+                "needs; choose another metric, such as 'accuracy', or another head"
+            )
+
+
+def _metric(
+    recipe: Recipe, data: TrainingData, heads: Sequence[tuple[HeadSettings, Any]], reporter: Reporter
+) -> str:
+    """Return what heads are compared by; say on which photos, and which heads cannot be compared by it."""
+    if data.comparison.reason:
+        reporter.note(data.comparison.reason)
+    metric, classes = recipe.selection.metric, len(data.classes)
+    without = [
+        str(settings.name)
+        for settings, head in heads
+        if settings.calibrate == "none" and missing_for(metric, head, classes) is not None
+    ]
+    if not without:
+        return metric
+    if len(without) == len(heads):
+        reporter.note(f"no head can be compared by {metric}; they are compared by accuracy")
+        return "accuracy"
+    reporter.note(
+        f"heads are compared by {metric}, and {', '.join(without)} cannot: heads without it come last; set "
+        "selection.metric to 'accuracy' to compare all"
+    )
+    return metric
 
 
 def _reusable(
@@ -198,21 +244,23 @@ def _reusable(
 
 
 def _score_best_on_test(
-    trained: list[TrainedHead], data: TrainingData, failed: list[HeadFailure]
-) -> list[TrainedHead]:
+    trained: list[TrainedHead], data: TrainingData, failed: list[HeadFailure], metric: str
+) -> tuple[list[TrainedHead], TestLooks]:
     """Score the best of the heads on test, and no other: test must have no part in the choice.
 
     A head that cannot predict the test photos is moved to `failed`, and the best of the others is scored.
     """
     while trained:
-        name = best_head(one.result for one in trained).name
+        name = best_head((one.result for one in trained), metric).name
         place = [one.result.name for one in trained].index(name)
         try:
-            return [*trained[:place], scored_on_test(trained[place], data), *trained[place + 1 :]]
+            best = scored_on_test(trained[place], data)
+            looks = TestLooks(int(best is not trained[place]), data.test_photos)
+            return [*trained[:place], best, *trained[place + 1 :]], looks
         except TrainingError as error:
             failed.append(HeadFailure(name, first_line(error)))
             trained = [*trained[:place], *trained[place + 1 :]]
-    return trained
+    return trained, TestLooks()
 
 
 def _save_models(trained: Sequence[TrainedHead], failed: list[HeadFailure]) -> list[TrainedHead]:
@@ -236,6 +284,8 @@ def _save_results(
     failed: Sequence[HeadFailure],
     data: TrainingData,
     extraction: Extraction,
+    metric: str,
+    looks: TestLooks,
     reporter: Reporter,
 ) -> RunResults:
     """Enter the heads into the run."""
@@ -247,4 +297,6 @@ def _save_results(
         extraction.to_json(),
         reporter.note,
         failed,
+        metric,
+        looks,
     )

@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
 
 from featcache.evaluation import bootstrap as module
 from featcache.evaluation import expected_calibration_error, intervals
-from featcache.evaluation.bootstrap import METRICS, WeightedMetrics, resampled
+from featcache.evaluation.bootstrap import METRICS, WeightedMetrics, resampled, resampled_weights
 from featcache.evaluation.predictions import Predictions
 
 
@@ -30,6 +36,7 @@ def by_scikit_learn(y, probabilities, predicted, classes, weights):
         "macro_f1": np.nan,
         "balanced_accuracy": np.nan,
         "roc_auc": np.nan,
+        "average_precision": np.nan,
     }
     drawn = weights > 0
     if set(y[drawn]) | set(predicted[drawn]) == set(classes):
@@ -37,6 +44,10 @@ def by_scikit_learn(y, probabilities, predicted, classes, weights):
     if set(y[drawn]) == set(classes):
         areas = [roc_auc_score(y == k, probabilities[:, k], sample_weight=weights) for k in classes]
         found["roc_auc"] = areas[1] if len(classes) == 2 else np.mean(areas)
+        precisions = [
+            average_precision_score(y == k, probabilities[:, k], sample_weight=weights) for k in classes
+        ]
+        found["average_precision"] = precisions[1] if len(classes) == 2 else np.mean(precisions)
         found["balanced_accuracy"] = balanced_accuracy_score(y, predicted, sample_weight=weights)
     return found
 
@@ -59,7 +70,7 @@ def test_float32_probabilities_and_decision_values_have_them_too():
     (counts,) = resampled(80, 4, 1)
     found = WeightedMetrics(Predictions.of(y, probabilities, predicted, classes))(counts)
     decided = WeightedMetrics(Predictions.of(y, None, predicted, classes, probabilities[:, 1]))(counts)
-    assert set(decided) == {"balanced_accuracy", "macro_f1", "roc_auc"}
+    assert set(decided) == {"balanced_accuracy", "macro_f1", "roc_auc", "average_precision"}
     np.testing.assert_array_equal(decided["roc_auc"], found["roc_auc"])
     for b, weights in enumerate(counts):
         wanted = by_scikit_learn(y, probabilities, predicted, classes, weights)
@@ -144,3 +155,38 @@ def test_what_has_no_score_has_no_interval():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         intervals(*answers(10, 2), **wrong)
+
+
+def test_average_precision_counts_only_classes_that_are_there():
+    y = np.array([1, 1, 1, 0])
+    counts = np.array([[1.0, 1, 1, 0], [0, 0, 0, 1]])
+    found = WeightedMetrics(Predictions.of(y, None, y, [0, 1], np.array([3.0, 2, 2, 1])))(counts)
+    np.testing.assert_equal(found["average_precision"], [1.0, np.nan])
+    np.testing.assert_equal(found["roc_auc"], [np.nan, np.nan])
+
+
+def test_groups_are_drawn_as_wholes_and_weights_multiply():
+    y, probabilities, predicted, classes = answers(60, 2)
+    groups, weights = np.repeat(np.arange(20), 3), np.arange(60) + 1.0
+    given = Predictions.of(y, probabilities, predicted, classes, weights=weights, groups=groups)
+    drawn = np.concatenate(list(resampled_weights(given, 50, 0)))
+    counts = drawn / weights
+    assert counts.shape == (50, 60)
+    np.testing.assert_array_equal(counts[:, ::3], counts[:, 2::3])
+    assert (counts.sum(axis=1) == 60).all()
+    assert len(np.unique(counts[0])) > 2
+
+
+def test_weighted_and_grouped_intervals_are_those_of_rows_written_out():
+    """Rows of a group that are all alike are one row that weighs as much."""
+    y, probabilities, predicted, classes = made = answers(40, 3)
+    alike = [np.repeat(column, 4, axis=0) for column in (y, probabilities, predicted)]
+    grouped = intervals(*alike, classes, resamples=50, groups=np.repeat(np.arange(40), 4))
+    for name, bounds in intervals(*made, resamples=50).items():
+        assert grouped[name] == pytest.approx(bounds)
+    low, high = intervals(*alike, classes, resamples=50)["log_loss"]
+    assert high - low < 0.7 * (grouped["log_loss"][1] - grouped["log_loss"][0])
+    tripled = intervals(*made, resamples=50, weights=np.full(40, 3.0))
+    assert tripled == intervals(*made, resamples=50)
+    heavy = intervals(*made, resamples=50, weights=np.where(y == 0, 5.0, 1.0))
+    assert heavy["log_loss"] != pytest.approx(intervals(*made, resamples=50)["log_loss"])

@@ -64,3 +64,11 @@ def test_it_is_the_formula_of_the_paper(n, classes, bins, seed):
 def test_impossible_arguments_are_refused(y, probabilities, bins, message):
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(y, probabilities, [0, 1], bins)
+
+
+def test_a_weight_counts_as_so_many_rows():
+    rng = np.random.default_rng(0)
+    y, probabilities, times = rng.integers(3, size=40), rng.dirichlet(np.ones(3), 40), rng.integers(0, 4, 40)
+    weighted = expected_calibration_error(y, probabilities, range(3), weights=times)
+    repeated = expected_calibration_error(np.repeat(y, times), np.repeat(probabilities, times, 0), range(3))
+    assert weighted == pytest.approx(repeated)

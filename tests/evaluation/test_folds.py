@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -121,3 +122,55 @@ def test_views_are_learned_from_and_photos_are_scored():
     assert found.predicted.shape == (60,)
     dense = cross_validate(DenseHead(epochs=2, random_state=0), rows, y.repeat(2), folds, views=2)
     assert dense.scores["n"] == 60
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=30, max_size=50),
+    count=st.integers(2, 5),
+    seed=st.integers(0, 9),
+)
+def test_groups_stay_together(sizes, count, seed):
+    groups = np.repeat(np.arange(len(sizes)) - 7, sizes)
+    labels = np.abs(groups) % 2
+    folds = draw_folds(labels, digests_of(np.arange(len(groups))), count, seed, ("a", "b"), groups)
+    assert all(len(set(folds[groups == group].tolist())) == 1 for group in set(groups.tolist()))
+    assert set(folds.tolist()) == set(range(count))
+
+
+def test_a_class_with_too_few_groups_is_named():
+    labels, groups = np.array([0] * 6 + [1] * 6), np.array([*range(6), 6, 6, 6, 7, 7, 7])
+    with pytest.raises(TrainingError, match=r"class 'dog' has 2 groups of photos for 3 folds.*at most 2"):
+        draw_folds(labels, digests_of(np.arange(12)), 3, 0, ("cat", "dog"), groups)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [LogisticRegression(), DenseHead(epochs=3, early_stopping=False, random_state=0)],
+    ids=["linear", "dense"],
+)
+def test_folds_are_fitted_and_scored_with_weights_and_groups(head):
+    X, y = problem(60)
+    folds, groups = np.arange(60) % 3, np.arange(60) % 12
+    weights = np.where(np.arange(60) < 20, 5.0, 1.0)
+    found = cross_validate(head, X, y, folds, weights=weights, groups=groups)
+    rest = folds != 1
+    alone = clone(head).fit(X[rest], y[rest], sample_weight=weights[rest])
+    plain = cross_validate(head, X, y, folds).probabilities[~rest]
+    wanted, found_of_fold = alone.predict_proba(X[~rest]), found.probabilities[~rest]
+    # not the same: the batches of a stack of folds are other ones than those of a head alone
+    assert np.abs(found_of_fold - wanted).max() < np.abs(found_of_fold - plain).max() / 3
+    assert (found.scores["groups"], found.scores["weighted"]) == (12, True)
+    correct = found.predicted == y
+    assert found.scores["accuracy"] == pytest.approx(np.average(correct, weights=weights))
+    of_fold = np.average(correct[folds == 1], weights=weights[folds == 1])
+    assert found.scores["folds"]["accuracy"][1] == pytest.approx(of_fold)
+
+
+def test_weights_and_groups_of_views_are_those_of_their_photo():
+    X, y = problem(30)
+    rows, folds = X.repeat(2, axis=0), (np.arange(30) % 3).repeat(2)
+    found = cross_validate(
+        KNeighborsClassifier(1), rows, y.repeat(2), folds, 2, np.arange(60) // 2 + 1.0, np.arange(60) // 6
+    )
+    assert (found.scores["n"], found.scores["groups"]) == (30, 10)

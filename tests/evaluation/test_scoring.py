@@ -169,6 +169,75 @@ def test_full_scores_hold_the_intervals(answers):
     assert found["roc_auc_low"] is None  # a class is missing
 
 
+# Weights and groups
+
+
+@settings(deadline=None, max_examples=40)
+@given(predictions(), st.data())
+def test_a_weight_counts_as_so_many_rows(made, data):
+    y, probabilities, predicted, classes = made
+    counts = st.lists(st.integers(0, 3), min_size=len(y), max_size=len(y)).filter(any)
+    times = np.array(data.draw(counts))
+    written_out = [np.repeat(column, times, axis=0) for column in (y, probabilities, predicted)]
+    weighted = scores(y, probabilities, predicted, list(range(classes)), weights=times)
+    repeated = scores(*written_out, list(range(classes)))
+    assert weighted["n"] == np.count_nonzero(times)
+    for name in repeated.keys() - {"n", "accuracy_low", "accuracy_high"}:
+        assert weighted[name] == pytest.approx(repeated[name]), name
+    assert 0 <= weighted["accuracy_low"] <= weighted["accuracy_high"] <= 1
+
+
+def test_full_scores_of_weighted_and_grouped_rows(answers):
+    y, _, predicted, classes = answers
+    weights, groups = np.tile([1.0, 2, 3], 20), np.arange(60) // 6
+    found = full_scores(*answers, resamples=100, weights=weights, groups=groups)
+    assert (found["n"], found["groups"], found["weighted"]) == (60, 10, True)
+    assert found["confusion"] == confusion_matrix(y, predicted, labels=classes).tolist()
+    wanted = precision_recall_fscore_support(
+        y, predicted, labels=classes, zero_division=np.nan, sample_weight=weights
+    )
+    for column, name in zip(wanted, ("precision", "recall", "f1"), strict=False):
+        numbers = [None if math.isnan(number) else number for number in column]
+        assert [one[name] for one in found["per_class"]] == pytest.approx(numbers)
+    assert [one["n"] for one in found["per_class"]] == [20, 30, 10, 0]
+    assert found["per_class"][3]["recall_low"] is None
+    for name, bounds in intervals(*answers, resamples=100, weights=weights, groups=groups).items():
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == bounds
+
+
+def test_without_weights_and_groups_nothing_is_said_of_them(answers):
+    plain = full_scores(*answers, resamples=10)
+    assert not {"groups", "weighted"} & plain.keys()
+    assert full_scores(*answers, resamples=10, weights=np.full(60, 2.0)) == plain
+    single = full_scores(*answers, resamples=10, groups=np.arange(60))
+    assert single == plain | {"groups": 60}
+    low, high = wilson_interval(20, 30)
+    assert (plain["per_class"][1]["recall_low"], plain["per_class"][1]["recall_high"]) == (low, high)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(1e-3, 1e6), min_size=8, max_size=8))
+def test_shares_of_weights_stay_shares(weights):
+    y = [0, 0, 0, 0, 1, 1, 1, 2]
+    found = full_scores(y, np.eye(3)[y], y, [0, 1, 2], resamples=5, weights=weights)
+    shares = ("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_f1", "roc_auc")
+    assert all(0 <= found[name] <= 1 for name in (*shares, "average_precision"))
+    assert all(0 <= one[name] <= 1 for one in found["per_class"] for name in ("precision", "recall", "f1"))
+
+
+@pytest.mark.parametrize(
+    "weights", [[1.0, -1.0], [0.0, 0.0], [1.0, math.nan], [math.inf, 1.0], [1.0]], ids=str
+)
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="weight"):
+        scores([0, 1], None, [0, 1], [0, 1], weights=weights)
+
+
+def test_groups_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="one group per row"):
+        scores([0, 1], None, [0, 1], [0, 1], groups=[0])
+
+
 # Heads
 
 
@@ -210,9 +279,9 @@ def test_intervals_of_a_head_come_only_when_asked_for(blobs):
     cheap, more, full = score_head(head, X, y), score_head(head, X, y, True), score_head_fully(head, X, y)
     assert set(cheap) == {
         *("n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
-        *("macro_f1", "log_loss", "roc_auc", "ece"),
+        *("macro_f1", "log_loss", "roc_auc", "average_precision", "ece"),
     }
-    metrics = ("balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
+    metrics = ("balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "average_precision", "ece")
     assert set(more) - set(cheap) == {f"{name}_{end}" for name in metrics for end in ("low", "high")}
     assert full == more | {"confusion": full["confusion"], "per_class": full["per_class"]}
     assert np.trace(full["confusion"]) == round(full["accuracy"] * 90)

@@ -45,3 +45,8 @@ def test_nothing_tried_tells_nothing():
 def test_impossible_counts_are_refused(successes, n, confidence):
     with pytest.raises(ValueError, match=r"successes|confidence"):
         wilson_interval(successes, n, confidence)
+
+
+def test_counts_need_not_be_whole():
+    low, high = wilson_interval(2.5, 5.5)
+    assert wilson_interval(2, 5)[0] < low < 2.5 / 5.5 < high < wilson_interval(3, 5)[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featcache.exporting.check import UNKNOWN, Predictions, compare
+from featcache.exporting.check import UNKNOWN, Predictions, compare, compare_novelty
 
 
 def of(*second):
@@ -49,3 +49,13 @@ def test_numbers_that_are_not_finite_equal_nothing():
 def test_another_number_of_classes_is_refused():
     with pytest.raises(ValueError, match=r"gives \(2, 1\) numbers"):
         compared(of(0.1, 0.2), np.zeros((2, 1)))
+
+
+def test_novelty_is_compared_by_what_is_rejected():
+    found = compare_novelty(np.array([0.01, 0.5, 0.9, 0.2]), np.array([0.02, 0.01, np.nan, 0.2]))
+    assert found.equally_rejected == 0.5
+    assert not found.passed
+    assert compare_novelty(np.array([0.5]), np.array([0.6])).passed
+    assert compare_novelty(None, np.array([0.6])) is None
+    with pytest.raises(ValueError, match="numbers of novelty"):
+        compare_novelty(np.zeros(2), np.zeros((2, 1)))

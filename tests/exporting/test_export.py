@@ -103,6 +103,29 @@ def test_each_format_says_what_the_model_says(exported, to):
     assert found.accuracy == found.exported_accuracy > 0.9
 
 
+@pytest.mark.parametrize("to", [to for to in FORMATS if to != "tflite"])
+def test_novelty_is_a_second_output_that_is_checked_on_photos(models, place, tmp_path, to):
+    result = fc.export(models / "linear", to, output=tmp_path / "out", novelty=True)
+    assert result.comparison.equal_labels == 1
+    assert result.novelty.equally_rejected > 0.99
+    assert result.novelty.largest_difference < 0.02
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert facts["novelty"] == {"name": "novelty", "shape": [], "dtype": "float32"}
+    assert facts["check"]["novelty"] == result.novelty.to_json()
+    run = RUNTIMES[to].open(result.file, "novelty")
+    assert run(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2,)
+
+
+def test_novelty_for_tflite_or_of_a_model_without_it_is_refused(models, tmp_path):
+    with pytest.raises(ExportError, match="--novelty goes with --to keras"):
+        fc.export(models / "linear", "tflite", novelty=True)
+    old = fc.Model.load(models / "linear")
+    old.novelty = old.conformal = None
+    old.save(tmp_path / "old")
+    with pytest.raises(ExportError, match=r"has no novelty score.*train the head again"):
+        fc.export(tmp_path / "old", "onnx", novelty=True)
+
+
 def test_openvino_without_options_is_compared_and_stated_beside_the_check(models, tmp_path, monkeypatch):
     """A processor with bf16 gives other probabilities then; that is stated and refuses nothing."""
     real = RUNTIMES["openvino"]

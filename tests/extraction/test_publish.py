@@ -78,3 +78,36 @@ def test_a_readable_photo_takes_the_place_of_a_broken_one_in_train_with_all_its_
         assert features["train"].load_views()[0].shape[0] == 2 * len(features["train"])
     assert str(broken) in dict(result.skipped)
     assert "broken_in_train" in [finding.kind for finding in result.findings]
+
+
+def test_a_drawn_split_that_gave_all_its_photos_to_train_is_refused():
+    rows = tuple(row for row in TABLE.rows if row.split == "train")
+    table = ImageTable(rows, TABLE.classes, drawn=("validation",))
+    with pytest.raises(DataError, match="validation has no readable photo"):
+        check_rows(table, Extracted({}), [], DataSettings(root="x"))
+    assert check_rows(table, Extracted({}), [], DataSettings(root="x", folds=2)) == []
+
+
+def test_the_feature_file_has_groups_and_weights_of_the_photos(tmp_path, tiny_store):
+    shutil.copytree(tiny_store, tmp_path / "cache")
+    photos = make_photos(tmp_path / "photos")
+    files = [path for label in ("cat", "dog") for path in sorted((photos / label).iterdir())]
+    lines = [f"{file},{file.parent.name},g{n % 5},{n % 3}" for n, file in enumerate(files)]
+    assert len(lines) > 15
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,group,weight", *lines]))
+    recipe = tiny_recipe(tmp_path, photos)
+    plain = extract(recipe)
+    with plain.open() as features:
+        assert not features["train"].has_groups
+    grouped = recipe.model_copy(update={"data": DataSettings(manifest=tmp_path / "list.csv")})
+    result = extract(grouped)
+    assert result.computed == 0
+    known = {str(file): (f"g{n % 5}", n % 3) for n, file in enumerate(files)}
+    with result.open() as features:
+        assert sum(len(features[split]) for split in features.splits) == len(files) - -(-len(files) // 3)
+        sides = [set(features[split].groups.tolist()) for split in ("train", "validation")]
+        assert not sides[0] & sides[1]
+        for split in features.splits:
+            one = features[split]
+            found = zip(one.paths, one.groups.tolist(), one.weights.tolist(), strict=True)
+            assert all(known[path] == (features.groups[group], weight) for path, group, weight in found)

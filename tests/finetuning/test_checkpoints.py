@@ -37,7 +37,7 @@ def trained(folder, epochs=3, note=lambda _: None):
     for epoch in range(1, epochs + 1):
         for variable in variables:
             variable.assign(np.full(variable.shape, epoch, np.float32))
-        measures = {"loss": 1 / epoch, "val_loss": 1.0, "val_accuracy": 0.9 if epoch == 2 else 0.8}
+        measures = {"loss": 1 / epoch, "val_loss": 0.5 if epoch == 2 else 1.0, "val_accuracy": 0.8}
         history.append(measures)
         checkpoints.save(history)
     return checkpoints, variables, history
@@ -51,6 +51,14 @@ def test_the_last_epoch_is_resumed_and_the_best_is_loaded(tmp_path):
     assert variables[0].value[0, 0] == 3
     assert checkpoints.load(history.best_epoch).epochs == 2
     assert variables[1].value[0] == 2
+
+
+def test_the_metric_decides_which_epoch_is_best_and_the_loss_among_equals():
+    measures = {"val_loss": [0.3, 0.1, 0.2], "val_accuracy": [0.9, 0.8, 0.9], "val_macro_f1": [0.7, 0.6, 0.5]}
+    best = {
+        metric: History({}, measures, metric).best_epoch for metric in ("log_loss", "accuracy", "macro_f1")
+    }
+    assert best == {"log_loss": 2, "accuracy": 3, "macro_f1": 1}
 
 
 def test_nothing_is_resumed_from_an_empty_folder(tmp_path):

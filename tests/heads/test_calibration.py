@@ -1,6 +1,7 @@
 """Calibrated heads say how sure they are, and change nothing else."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_calibrating_twice_changes_nothing_more():
     X, y = photos(3)
     once = calibrated(overconfident(3), X, y)
     assert calibrated(once, X, y).temperature_ == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["dense", "LogisticRegression"])
+def test_a_weight_counts_as_so_many_photos(kind):
+    head = overconfident(3) if kind == "dense" else head_of(kind, 3, [0, 1, 2])
+    X, y = photos(3)
+    times = np.random.default_rng(0).integers(1, 9, len(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weighted = calibrated(head, X, y, times.astype(float)).predict_proba(X)
+    repeated = calibrated(head, np.repeat(X, times, 0), np.repeat(y, times)).predict_proba(X)
+    np.testing.assert_allclose(weighted, repeated, atol=1e-3)
+    assert np.abs(weighted - calibrated(head, X, y).predict_proba(X)).max() > 3e-3
 
 
 def test_a_calibrated_dense_head_comes_back_from_its_file(tmp_path):

@@ -113,7 +113,7 @@ def test_a_classifier_without_random_state_gets_none():
             ["'optimizer' parameter of DenseHead", "'rmsprop'", "'adamw'"],
         ),
         ({"type": "dense", "momentum": 0.9}, ["'momentum'", "'sgd'"]),
-        ({"type": "dense", "scale": True}, ["scale = true", "dense"]),
+        ({"type": "dense", "scale": True}, ["scale = True", "dense"]),
     ],
     ids=str,
 )

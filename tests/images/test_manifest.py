@@ -78,6 +78,17 @@ def test_a_manifest_without_splits_is_drawn_by_shares(tmp_path):
         ("path,label\n1,a\n2,a\n", ["one class only"]),
         ("path,label,split\n1,a,train\n2,b,train\n1,c,test\n", ["'c'", "train lacks"]),
         ("path,label,split\n1,a,test\n2,b,test\n", ["train lacks"]),
+        ("path,label,weight\n1,a,1\n2,b,\n", ["line 3", "weight is empty", "from 0 to 1,000,000"]),
+        ("path,label,weight\n1,a,1\n2,b,-0.5\n", ["line 3", "weight -0.5 is not allowed"]),
+        ("path,label,weight\n1,a,nan\n2,b,inf\n", ["2 lines", "line 2: weight nan", "line 3: weight inf"]),
+        ('path,label,weight\n1,a,many\n2,b,"0,5"\n', ["line 2: weight 'many'", "with a decimal point"]),
+        ("path,label,weight\n1,a,0\n2,b,0.0\n", ["all weights are 0"]),
+        ("path,label,weight\n1,a,1\n2,b,0\n", ["all photos of 'b'", "weight 0"]),
+        ("path,label,weight,split\n1,a,1,train\n2,b,1,train\n2,b,0,test\n", ["all photos of 'test'"]),
+        ("path,label,weight\n1,a,1\n2,b,1\n1,a,2\n", ["1 photos", "another group or weight"]),
+        ("path,label,group\n1,a,x\n2,b,x\n", ["all photos are in one group, 'x'"]),
+        ("path,label,group\n1,a,x\n2,b,y\n", ["all photos of each class are in one group"]),
+        ("path,label,group,Group\n1,a,x,x\n2,b,y,y\n", ["2 columns are named 'group'"]),
     ],
 )
 def test_manifest_faults_are_named_with_their_line(tmp_path, text, complaints):
@@ -263,6 +274,25 @@ def test_other_columns_are_named(tmp_path):
     table = table_of(manifest=manifest(tmp_path, text), split=ALL_TRAIN)
     assert kinds(table) == ["unused_columns"]
     assert "'Subset' says the split, rename it" in table.warnings[0]
+
+
+def test_groups_and_weights_of_a_manifest(tmp_path):
+    put(tmp_path, *"1234")
+    text = "path,label,Weight,GROUP\n1,a,0.5,Zo\u00eb\n2,b,1e3,Zoe\u0308\n3,b,2, \n4,b,0,z\n"
+    table = table_of(manifest=manifest(tmp_path, text), split=ALL_TRAIN)
+    # two forms of Unicode are one group
+    assert [(row.group, row.weight) for row in table.rows] == [("Zo\u00eb", 0.5), ("Zo\u00eb", 1e3), ("", 2)]
+    assert kinds(table) == ["weight_zero", "not_grouped"]
+    assert "1 photos of weight 0 are left out, for example " in table.warnings[0]
+    assert "1 of 3 photos have no group" in table.warnings[1]
+
+
+def test_columns_that_may_be_groups_and_weights_are_named(tmp_path):
+    put(tmp_path, "1", "2")
+    text = "path,label,patient_id,sample_weight\n1,a,x,1\n2,b,y,1\n"
+    (warning,) = table_of(manifest=manifest(tmp_path, text), split=ALL_TRAIN).warnings
+    assert "If 'patient_id' says which photos must not be divided, rename it to 'group'." in warning
+    assert "If 'sample_weight' says how much a photo counts, rename it to 'weight'." in warning
 
 
 def test_the_command_line_skips_missing_files(tmp_path):

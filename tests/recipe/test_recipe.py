@@ -48,8 +48,9 @@ def test_a_folder_needs_no_recipe(tmp_path):
     assert (recipe.base.name, recipe.base.weights, recipe.base.pooling) == ("MobileNetV2", "imagenet", "avg")
     assert recipe.base.image_size == (160, 160)
     assert (recipe.base.preprocessing, recipe.base.interpolation) == ("auto", "bilinear")
-    assert [head.name for head in recipe.heads] == ["LogisticRegression", "linear", "dense-256"]
-    assert recipe.heads[0].parameters == {"C": 0.1, "max_iter": 1000}
+    names = ["logistic", "dense-256", "nearest-centroid", "nearest-neighbors"]
+    assert [head.name for head in recipe.heads] == names
+    assert recipe.heads[0].parameters == {}
 
 
 def test_the_run_folder_is_named_after_the_source(tmp_path):
@@ -326,18 +327,21 @@ def test_heads_are_reached_by_index_by_name_and_by_default_name():
 
 
 def test_the_default_heads_can_be_changed_too_and_stay_as_they_are():
-    recipe = parse(None, **{"heads.linear.epochs": 3})
+    changed = {"heads.dense-256.epochs": 3, "heads.logistic.C": 0.1, "heads.nearest-neighbors.n_neighbors": 5}
+    recipe = parse(None, **changed)
+    assert recipe.heads[0].parameters == {"C": 0.1}
     assert recipe.heads[1].parameters["epochs"] == 3
-    assert len(recipe.heads) == 3
-    assert parse().heads[1].parameters["epochs"] == DEFAULT_HEADS[1]["epochs"] == 20
+    assert recipe.heads[3].parameters == {"n_neighbors": 5}
+    assert len(recipe.heads) == 4
+    assert parse().heads[1].parameters["epochs"] == DEFAULT_HEADS[1]["epochs"] == 50
 
 
 def test_an_unknown_head_is_refused_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"no member 'liner'.*Did you mean 'linear'\?"):
-        parse(None, **{"heads.liner.epochs": 3})
+    with pytest.raises(RecipeError, match=r"no member 'logistc'.*Did you mean 'logistic'\?"):
+        parse(None, **{"heads.logistc.C": 3})
 
 
-@pytest.mark.parametrize("key", ["base.name.x", "base.image_size.0", "heads.0", "heads.linear", "seed.a.b"])
+@pytest.mark.parametrize("key", ["base.name.x", "base.image_size.0", "heads.0", "heads.logistic", "seed.a.b"])
 def test_a_key_that_leads_nowhere_is_refused(key):
     with pytest.raises(RecipeError):
         Recipe.parse(PHOTOS | {"base": {"name": "VGG16", "image_size": [96, 96]}, "seed": 1}, {key: 3})
@@ -497,10 +501,11 @@ def test_a_name_that_is_no_folders_name_is_refused(name):
 
 def test_with_heads_keeps_the_named_ones_in_the_recipes_order():
     recipe = parse()
-    assert [head.name for head in recipe.with_heads(["dense-256", "linear"]).heads] == ["linear", "dense-256"]
-    assert len(recipe.heads) == 3
-    with pytest.raises(RecipeError, match=r"no head is named 'liner'.*Did you mean 'linear'\?"):
-        recipe.with_heads(["linear", "liner"])
+    kept = recipe.with_heads(["dense-256", "logistic"]).heads
+    assert [head.name for head in kept] == ["logistic", "dense-256"]
+    assert len(recipe.heads) == 4
+    with pytest.raises(RecipeError, match=r"no head is named 'logistc'.*Did you mean 'logistic'\?"):
+        recipe.with_heads(["logistic", "logistc"])
 
 
 # ---- what a sweep may say --------------------------------------------------------------------------------
@@ -514,9 +519,11 @@ def sweep_of(**section):
 
 def test_a_sweep_needs_no_section():
     sweep = parse().sweep
-    assert (sweep.trials, sweep.metric, sweep.sampler, sweep.timeout) == (None, "accuracy", "tpe", None)
+    assert (sweep.trials, sweep.metric, sweep.sampler, sweep.timeout) == (None, None, "tpe", None)
+    assert parse().sweep_metric == "log_loss"
+    assert parse({"selection": {"metric": "macro_f1"}}).sweep_metric == "macro_f1"
     assert list(sweep.space) == list(DEFAULT_SPACE)
-    assert sweep.space["logistic"].parameters["C"] == Range(low=1e-3, high=10.0, log=True)
+    assert sweep.space["logistic"].parameters["C"] == Range(low=1e-4, high=10.0, log=True)
 
 
 def test_overriding_one_range_of_the_default_space_keeps_the_others():

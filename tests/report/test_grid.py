@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,18 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from featcache.errors import DataError
+from featcache.images.source import digest_photo
 from featcache.model import Prediction
-from featcache.report.grid import RIGHT, UNKNOWN, WRONG, labels_from_folders, prediction_grid, write_grid
+from featcache.model_photos import ModelPhotos
+from featcache.report.grid import (
+    RIGHT,
+    UNKNOWN,
+    WRONG,
+    labels_from_folders,
+    prediction_grid,
+    trained_on,
+    write_grid,
+)
 from featcache.report.plots import write_figure
 
 
@@ -46,6 +57,25 @@ def test_right_is_green_wrong_is_red_and_unknown_is_black(said):
     ]
     assert figure.get_suptitle() == "3 of 4 photos right (75.0%)"
     assert {colour for _, colour in titles(prediction_grid(said))} == {UNKNOWN}
+
+
+def test_photos_that_the_model_was_trained_on_are_marked_and_counted(said, tmp_path):
+    digests = [np.frombuffer(digest_photo(one.path)[0], np.uint8) for one in said[1:3]]
+    photos = ModelPhotos.of(np.stack(digests), np.empty((0, 32), np.uint8))
+    gone = Prediction(str(tmp_path / "gone.png"), None, reason="gone")
+    assert trained_on([*said, gone], photos) == [False, True, True, False, False, False]
+    figure = prediction_grid(said, LABELS, trained_on=trained_on(said, photos))
+    marks = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert marks == [[], ["trained on"], ["trained on"], [], []]
+    assert figure.get_suptitle().endswith("\nthe model was trained on 2 of them")
+    assert trained_on(said, None) == [False] * 5
+
+
+def test_rejected_photos_are_drawn_and_are_neither_right_nor_wrong(said):
+    none = replace(said[3], label=None, probability=None, novelty=0.01, rejected=True)
+    figure = prediction_grid([*said[:3], none], LABELS[:4])
+    assert titles(figure)[3] == ("none of these (is dog)", UNKNOWN)
+    assert figure.get_suptitle() == "3 of 3 photos right (100.0%); 1 none of these"
 
 
 def test_photos_are_drawn_whole_and_in_their_aspect(said):

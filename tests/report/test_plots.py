@@ -44,7 +44,7 @@ def legend(figure):
 
 
 def test_the_curves_of_a_head_are_its_history_from_before_training_on():
-    figure = learning_curves(head(), title="linear")
+    figure = learning_curves(head(early_stopping=False), title="linear")
     assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy", "loss"]
     for measure in ("accuracy", "loss"):
         drawn = lines(figure, measure)

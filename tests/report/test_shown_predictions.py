@@ -7,7 +7,7 @@ from rich.console import Console
 
 from featcache.errors import ModelError
 from featcache.model import Prediction
-from featcache.report.predictions import check_top, most_probable, prediction_json
+from featcache.report.predictions import check_top, most_probable, prediction_json, sentences
 from featcache.report.streams import write_csv
 from featcache.report.tables import predictions_table
 
@@ -77,3 +77,46 @@ def test_a_head_without_probabilities_is_refused():
     check_top(Head, None)
     with pytest.raises(ModelError, match="--top 3 needs probabilities, and head 'LinearSVC' gives none"):
         check_top(Head, 3)
+
+
+MORE = ("novelty", "rejected", "set")
+NONE = Prediction("c.png", None, None, {"ant": 0.5, "bee": 0.4, "cat": 0.1}, None, 0.01, True, ())
+TWO = Prediction("d.png", "ant", 0.5, {"ant": 0.5, "bee": 0.4, "cat": 0.1}, None, 0.6, False, ("ant", "bee"))
+
+
+def test_json_has_the_keys_that_were_asked_for_for_every_photo():
+    rejected, two, broken = (prediction_json(one, None, MORE) for one in (NONE, TWO, BROKEN))
+    assert (rejected["label"], rejected["rejected"], rejected["novelty"]) == (None, True, 0.01)
+    assert (two["rejected"], two["set"]) == (False, ["ant", "bee"])
+    assert [broken[name] for name in MORE] == [None, None, None]
+    assert list(two) == ["path", "label", "probability", "probabilities", *MORE]
+    assert set(prediction_json(SEEN)) == {"path", "label", "probability", "probabilities"}
+
+
+def test_csv_has_the_same_in_its_last_columns():
+    out = Open()
+    write_csv([NONE, TWO, BROKEN], CLASSES, out, None, MORE)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "path,label,probability,ant,bee,cat,novelty,rejected,set"
+    assert lines[1] == "c.png,,,0.5,0.4,0.1,0.01,true,[]"
+    assert lines[2].endswith(',0.6,false,"[""ant"", ""bee""]"')
+    assert lines[3] == "b.png,,,,,,,,"
+
+
+def test_a_table_says_none_of_these():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(predictions_table([NONE, TWO, BROKEN], None, MORE))
+    header, none, two, broken = console.file.getvalue().splitlines()
+    assert header.split() == ["photo", "class", "probability", "novelty", "set"]
+    assert none.split() == ["c.png", "none", "of", "these", "0.010", "–"]
+    assert two.split() == ["d.png", "ant", "0.500", "0.600", "ant,", "bee"]
+    assert broken.split() == ["b.png", "not", "an", "image"]
+
+
+def test_sentences_explain_rejected_photos_and_sets_in_words():
+    rejected, sets = sentences([NONE, TWO, SEEN, BROKEN], 0.05, 0.1)
+    assert rejected.startswith("1 of 3 photos are none of these (novelty below 0.05)")
+    assert "about 5% are rejected" in rejected
+    assert sets.startswith("Sets that hold the true class of 90% of photos: 1 with several classes")
+    assert "1 with no class, since none is as probable" in sets
+    assert sentences([SEEN], None, None) == []

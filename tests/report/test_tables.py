@@ -68,10 +68,10 @@ def test_of_many_classes_the_worst_ten_are_shown_and_no_photo_is_lost():
 def test_a_classes_table_has_the_scores_of_each_class():
     found = full_scores(["a", "a", "b"], None, ["a", "b", "b"], ["a", "b", "c"], resamples=1)
     assert [line.split() for line in rendered(classes_table(found))[1:]] == [
-        ["class", "photos", "precision", "recall", "F1"],
-        ["1", "a", "2", "100.0%", "50.0%", "0.667"],
-        ["2", "b", "1", "50.0%", "100.0%", "0.667"],
-        ["3", "c", "0", "–", "–", "–"],
+        ["class", "n", "precision", "recall", "95%", "interval", "F1"],
+        ["1", "a", "2", "100.0%", "50.0%", "9.5%", "–", "90.5%", "0.667"],
+        ["2", "b", "1", "50.0%", "100.0%", "20.7%", "–", "100.0%", "0.667"],
+        ["3", "c", "0", "–", "–", "–", "–"],
     ]
 
 

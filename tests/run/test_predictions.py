@@ -56,6 +56,15 @@ def test_what_is_written_comes_back(made, tmp_path):
         assert file["probabilities_0"].shape == (20, 3)
 
 
+def test_weights_and_groups_come_back(made, tmp_path):
+    rows = replace(made.rows, weights=np.arange(20) / 7, groups=np.arange(20) - 9)
+    write_predictions(tmp_path / "p.npz", replace(made, rows=rows))
+    found = load_predictions(tmp_path / "p.npz").rows
+    assert found.equals(rows)
+    assert not found.equals(made.rows)
+    assert not found.equals(replace(rows, groups=rows.groups + 1))
+
+
 def test_probabilities_that_are_stored_by_columns_come_back(made, tmp_path):
     """scikit-learn's GaussianNB gives such arrays."""
     by_columns = replace(made.heads["a"], probabilities=np.asfortranarray(made.heads["a"].probabilities))
@@ -96,6 +105,9 @@ def member(data):
         ("probabilities_0", member(np.full((20, 2), 0.5, np.float32))),
         ("predicted_1", member(np.full(20, -1))),
         ("folds", member(np.full(20, 20))),
+        ("weights", member(np.full(20, -1.0))),
+        ("weights", member(np.full(20, np.nan))),
+        ("groups", member(np.zeros(19, np.int64))),
         ("facts", member(np.frombuffer(json.dumps({"format": 2}).encode(), np.uint8))),
         ("facts", member(np.frombuffer(b"[" * 9999, np.uint8))),
         # a header that claims an exabyte

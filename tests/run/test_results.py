@@ -11,13 +11,14 @@ import pytest
 
 from featcache.errors import ModelError, StoreError
 from featcache.evaluation import full_scores
+from featcache.evaluation.choosing import only_class_of
 from featcache.model import find_model
 from featcache.run.layout import HEADS_FILE, PREDICTIONS_FILE, model_folder
 from featcache.run.predictions import HeadPredictions, RunPredictions, ScoredRows
 from featcache.run.results import (
     HeadResult,
+    TestLooks,
     best_head,
-    only_class_of,
     read_predictions,
     read_results,
     update_results,
@@ -63,7 +64,7 @@ def change(run, change_facts):
 # ---- the best --------------------------------------------------------------------------------------------
 
 
-def test_the_best_has_the_highest_accuracy_then_the_lowest_log_loss_and_none_is_last(tmp_path):
+def test_the_best_has_the_best_metric_then_the_lowest_log_loss_and_none_is_last(tmp_path):
     heads = [
         head(tmp_path, "svc", log_loss=None),
         head(tmp_path, "worse", log_loss=0.4),
@@ -71,8 +72,11 @@ def test_the_best_has_the_highest_accuracy_then_the_lowest_log_loss_and_none_is_
         head(tmp_path, "equal", log_loss=0.3),
         head(tmp_path, "wrong", right=2, log_loss=0.1),
     ]
-    assert best_head(heads).name == "better"
-    assert best_head([heads[0], heads[4]]).name == "svc"
+    assert best_head(heads, "accuracy").name == "better"
+    assert best_head([heads[0], heads[4]], "accuracy").name == "svc"
+    assert best_head(heads, "log_loss").name == "wrong"
+    assert best_head([heads[0], heads[1]], "log_loss").name == "worse", "without log loss it comes last"
+    assert best_head([heads[0], head(tmp_path, "lower", right=2, log_loss=None)], "log_loss").name == "svc"
 
 
 def constant_head(run, name, label=0):
@@ -86,8 +90,8 @@ def constant_head(run, name, label=0):
 def test_a_head_that_predicts_one_class_only_is_best_only_among_such_heads(tmp_path):
     constant, worse = constant_head(tmp_path, "constant", 1), head(tmp_path, "worse", right=2)
     assert constant.validation["accuracy"] > worse.validation["accuracy"]
-    assert best_head([constant, worse]).name == "worse"
-    assert best_head([constant, constant_head(tmp_path, "other", 0)]).name == "constant"
+    assert best_head([constant, worse], "accuracy").name == "worse"
+    assert best_head([constant, constant_head(tmp_path, "other", 0)], "accuracy").name == "constant"
     assert [one.to_json()["only_class"] for one in (constant, worse)] == ["1", None]
 
 
@@ -104,6 +108,38 @@ def test_every_reader_takes_the_same_best_and_the_file_does_not_name_it(tmp_path
     for best in ("../../other/models/stranger", "B", None, 3):
         change(tmp_path, lambda facts, best=best: facts.update(best=best))
         assert find_model(tmp_path) == model_folder(tmp_path, "A")
+
+
+def test_the_metric_of_the_file_decides_and_files_of_earlier_versions_go_by_accuracy(tmp_path):
+    accurate, sure = head(tmp_path, "accurate", 5, log_loss=0.6), head(tmp_path, "sure", 4, log_loss=0.3)
+    assert enter(tmp_path, accurate, sure).best.name == "accurate"
+    change(tmp_path, lambda facts: facts.pop("metric"))
+    assert read_results(tmp_path).best.name == "accurate"
+    change(tmp_path, lambda facts: facts.update(metric="log_loss"))
+    assert read_results(tmp_path).best.name == "sure"
+    change(tmp_path, lambda facts: facts.update(metric="beauty"))
+    notes = []
+    assert read_results(tmp_path, notes.append) is None
+    assert "damaged" in notes[0]
+
+
+def test_looks_at_test_add_up_while_the_test_photos_are_the_same():
+    looks = TestLooks(2, "a") + TestLooks(1, "a")
+    assert looks == TestLooks(3, "a")
+    assert looks + TestLooks() == looks
+    assert looks + TestLooks(0, "b") == looks, "nothing was scored"
+    assert looks + TestLooks(1, "b") == TestLooks(1, "b")
+
+
+def test_looks_at_test_are_kept_in_the_file(tmp_path):
+    one = head(tmp_path, "A")
+    kept = RunPredictions("data", ("a", "b"), ROWS, {})
+    for expected in (1, 2, 3):
+        results = update_results(tmp_path, [one], kept, looks=TestLooks(1, "photos"))
+        assert results.looks == read_results(tmp_path).looks == TestLooks(expected, "photos")
+    assert update_results(tmp_path, [one], replace(kept, data="relabelled")).looks.count == 3
+    change(tmp_path, lambda facts: facts["test_looks"].update(count=-1))
+    assert read_results(tmp_path) is None
 
 
 def test_a_path_in_the_file_leads_nowhere(tmp_path):

@@ -57,7 +57,10 @@ def test_trials_learn_from_views_and_are_scored_on_photos(job):
     X, y = job.train
     views = np.stack([X, X + 0.1, X - 0.1], axis=1).reshape(-1, X.shape[1])
     in_views = replace(job, train=(views, y.repeat(3)), views=3)
-    heads = {"type": "KNeighborsClassifier"}, {"type": "dense", "epochs": 3, "learning_rate": 0.01}
+    heads = (
+        {"type": "KNeighborsClassifier"},
+        {"type": "dense", "epochs": 3, "learning_rate": 0.01, "early_stopping": False},
+    )
     for number, outcome, _ in run_trials(in_views, requests(*heads)):
         assert len(unpack(outcome.correct, len(job.validation[1]))) == 30
         if number == 10:  # a neighbour remembers its rows

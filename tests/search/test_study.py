@@ -25,7 +25,12 @@ SPACE = {
 
 
 def recipe_of(**sweep):
-    return Recipe.parse({"data": {"root": "photos"}, "sweep": {"space": SPACE, "sampler": "tpe"} | sweep})
+    return Recipe.parse(
+        {
+            "data": {"root": "photos"},
+            "sweep": {"space": SPACE, "sampler": "tpe", "metric": "accuracy"} | sweep,
+        }
+    )
 
 
 def study_in(folder, total=40, data="data", **sweep):

@@ -250,3 +250,68 @@ def test_rows_in_even_steps_are_one_mapping(tmp_path):
     with h5py.File(path) as file:
         assert len(file["train/views/features"].virtual_sources()) == 3
         assert len(file["train/features"].virtual_sources()) == 1
+
+
+def write_groups(folder, **columns):
+    base_store = Store(folder / "cache").base_store("tiny-1", BASE)
+    writer = base_store.writer(2, 1e9)
+    writer.add([key(n) for n in range(4)], features_of(range(4)))
+    writer.publish()
+    paths, digests = [f"p/{n}.jpg" for n in range(4)], [digest(n) for n in range(4)]
+    contents = Contents(("even", "odd"), BASE, {}, [], groups=("Zo\u00eb", "\udcff"))
+    splits = {
+        "train": SplitRows(paths, np.arange(4) % 2, digests, **columns),
+        "validation": SplitRows(paths[:1], np.array([0]), digests[:1], groups=np.array([-1])),
+    }
+    write_feature_file(folder / "features.h5", splits, writer.locations, base_store, contents)
+    return folder / "features.h5"
+
+
+GROUPS, WEIGHTS = np.array([-1, 1, 0, 0]), np.array([0.0, 1.0, 0.25, 1e6])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_groups_and_weights_are_kept(tmp_path, packed):
+    path = write_groups(tmp_path, groups=GROUPS, weights=WEIGHTS)
+    if packed:
+        with Features(path) as features:
+            pack(features, tmp_path / "packed.h5")
+        path = tmp_path / "packed.h5"
+    with Features(path) as features:
+        train, validation = features["train"], features["validation"]
+        assert features.groups == ("Zo\u00eb", "\udcff")
+        assert features.splits == ["train", "validation"]
+        assert (train.has_groups, train.has_weights, validation.has_weights) == (True, True, False)
+        assert train.groups[1:].tolist() == [1, 0, 0]
+        assert train.weights.tolist() == WEIGHTS.tolist()
+        # the same photo by itself has the same number in another split
+        assert train.groups[0] == validation.groups[0] < 0
+        assert validation.weights.tolist() == [1.0]
+
+
+def test_files_without_groups_and_weights_have_neither(tmp_path):
+    path, _ = write(tmp_path)
+    with h5py.File(path) as file:
+        assert set(file) == {"train", "validation", "findings", "shards", "skipped"}
+        assert set(file["train"]) == {"digest", "features", "labels", "path", "row", "shard"}
+    with Features(path) as features:
+        train = features["train"]
+        assert (features.groups, train.has_groups, train.has_weights) == ((), False, False)
+        assert len(set(train.groups.tolist())) == 5
+        assert train.weights.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"groups": np.array([0, 1, 2, 0])}, "'group'"),
+        ({"groups": np.array([0, 1, -2, 0])}, "'group'"),
+        ({"weights": np.array([1, np.nan, 1, 1])}, "'weight' has values"),
+        ({"weights": np.array([1, -1, 1, 1.0])}, "'weight' has values"),
+        ({"weights": np.ones(3)}, "'weight' has the shape"),
+    ],
+)
+def test_impossible_groups_and_weights_are_refused(tmp_path, columns, message):
+    path = write_groups(tmp_path, **columns)
+    with pytest.raises(FormatError, match=message):
+        Features(path)

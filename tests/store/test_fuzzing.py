@@ -14,7 +14,7 @@ from featcache.store.feature_file import Features
 from featcache.store.packing import pack
 from featcache.store.plan import Key
 
-COUNTS = [pytest.param(300, id="300"), pytest.param(5000, id="5000", marks=pytest.mark.slow)]
+COUNTS = [pytest.param(100, id="100"), pytest.param(5000, id="5000", marks=pytest.mark.slow)]
 
 
 def content(path) -> str:
@@ -104,5 +104,5 @@ def test_what_lies_beside_the_shards(tmp_path, name):
         return "equal" if rows_of(BaseStore(store.folder, store.base), WANTED) == whole else "other"
 
     original = (store.folder / name).read_bytes()
-    found = outcomes(mutations(original, 300, seed=3), read, "equal")
+    found = outcomes(mutations(original, 100, seed=3), read, "equal")
     assert set(found) == {"same"}, found

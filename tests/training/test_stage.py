@@ -11,16 +11,19 @@ from sklearn.naive_bayes import GaussianNB
 
 from featcache.errors import FeatcacheError, ModelError, RecipeError, StoreError, TrainingError
 from featcache.evaluation import score_head
+from featcache.evaluation.choosing import Comparison
 from featcache.extraction.stage import extract
 from featcache.heads import pooling
 from featcache.heads.calibration import calibrated
 from featcache.model import Model
 from featcache.recipe import Recipe
+from featcache.report.tables import best_sentence
 from featcache.reporter import SILENT, Reporter
 from featcache.run.layout import out_of_fold_file
 from featcache.run.results import read_predictions, read_results
 from featcache.training import head as training_of_head
 from featcache.training import stage, train_heads
+from featcache.training.data import comparison_of
 
 LOGISTIC = {"type": "LogisticRegression"}
 LINEAR = {"type": "dense", "epochs": 5}
@@ -41,8 +44,10 @@ def place(tmp_path_factory):
 def recipe_with(place, heads, run="run", folds=None, **more):
     data = {"root": str(place / "photos"), "split": {"train": 0.6, "validation": 0.2, "test": 0.2}}
     data |= {} if folds is None else {"folds": folds}
+    selection = {"method": "validation"} if folds is None else {}  # few photos would be cross-validated
     paths = {"cache": str(place / "cache"), "run": str(place / run)}
-    return Recipe.parse({"data": data, "base": TINY_BASE, "heads": heads} | paths | more)
+    recipe = {"data": data, "base": TINY_BASE, "heads": heads, "selection": selection}
+    return Recipe.parse(recipe | paths | more)
 
 
 @pytest.fixture
@@ -83,7 +88,9 @@ def with_scores(monkeypatch, *scores):
     monkeypatch.setattr(
         training_of_head,
         "full_scores",
-        lambda *_: dict(zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[], confusion=[]),
+        lambda *_, **__: dict(
+            zip(("accuracy", "log_loss"), next(given), strict=True), per_class=[], confusion=[]
+        ),
     )
 
 
@@ -91,7 +98,7 @@ def with_scores(monkeypatch, *scores):
 
 
 def test_the_best_on_validation_and_no_other_is_scored_on_test(train_on, scored):
-    result = train_on(DUMMY, LOGISTIC, LINEAR)
+    result = train_on(DUMMY, LOGISTIC, LINEAR, selection={"metric": "accuracy", "method": "validation"})
     with result.extraction.open() as features:
         rows = {split: len(features[split]) for split in features.splits}
     accuracy = {head.name: head.validation["accuracy"] for head in result.heads}
@@ -104,7 +111,7 @@ def test_the_best_on_validation_and_no_other_is_scored_on_test(train_on, scored)
 
 
 def test_the_test_split_has_no_say_in_what_is_best(train_on, monkeypatch):
-    with_scores(monkeypatch, (0.7, 0.5), (0.9, 0.9), (0.8, 0.1), (0.0, 9.0))
+    with_scores(monkeypatch, (0.7, 0.5), (0.8, 0.1), (0.9, 0.9), (0.0, 9.0))
     result = train_on(DUMMY, LOGISTIC, {"type": "GaussianNB"})
     assert result.best == "LogisticRegression"
     assert result["LogisticRegression"].test["accuracy"] == 0.0
@@ -113,7 +120,8 @@ def test_the_test_split_has_no_say_in_what_is_best(train_on, monkeypatch):
 def test_among_equals_the_lower_log_loss_is_better_and_none_is_worst(train_on, monkeypatch):
     heads = {"type": "LinearSVC"}, LOGISTIC, {"type": "GaussianNB"}, DUMMY
     with_scores(monkeypatch, (0.9, None), (0.9, 0.4), (0.9, 0.3), (0.8, 0.1), (0.5, 0.5))
-    assert train_on(*heads).best == "GaussianNB"
+    by_accuracy = {"metric": "accuracy", "method": "validation"}
+    assert train_on(*heads, selection=by_accuracy).best == "GaussianNB"
 
 
 def test_without_a_test_split_nothing_is_scored_on_test(place, tmp_path):
@@ -186,8 +194,10 @@ def test_heads_json_says_what_the_result_says(train_on):
     result = train_on(LOGISTIC, LINEAR, {"type": "LinearSVC"})
     written = json.loads((result.extraction.run / "heads.json").read_text())
     assert written.pop("data")
-    assert written == result.to_json()
-    assert set(written) == {"run", "features", "heads", "failed", "best"}
+    assert len(written["test_looks"].pop("photos")) == 64
+    assert written | {"test_looks": 1} == result.to_json()
+    assert set(written) == {"run", "features", "heads", "failed", "best", "metric", "test_looks"}
+    assert (written["metric"], written["test_looks"]) == ("log_loss", {"count": 1})
     assert set(written["heads"][0]) == {
         "name",
         "fit_seconds",
@@ -198,8 +208,16 @@ def test_heads_json_says_what_the_result_says(train_on):
         "trained_from",
         "model_sha256",
     }
-    measured = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc", "ece")
-    scores = {f"{name}{end}" for name in measured for end in ("", "_low", "_high")}
+    measured = (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+        "roc_auc",
+        "average_precision",
+        "ece",
+    )
+    scores = {f"{name}{end}" for name in (*measured, "ece") for end in ("", "_low", "_high")}
     assert set(written["heads"][0]["validation"]) == scores | {"n", "confusion", "per_class"}
 
 
@@ -219,6 +237,79 @@ def test_folds_score_every_photo_of_train_and_validation_once(train_on):
     written = json.loads((again.extraction.run / "heads.json").read_text())
     # scores of other photos cannot be compared
     assert [head["name"] for head in written["heads"]] == ["DummyClassifier"]
+
+
+def test_few_validation_photos_are_not_asked_but_all_photos_in_folds(train_on):
+    listener = Listener()
+    result = train_on(LOGISTIC, DUMMY, selection={}, reporter=listener)
+    with result.extraction.open() as features:
+        few = len(features["validation"])
+        photos = few + len(features["train"])
+        both = zip(features["train"].load(), features["validation"].load(), strict=True)
+        X, y = (np.concatenate(arrays) for arrays in both)
+    assert any(f"validation has {few} photos" in one and "5-fold" in one for one in listener.notes)
+    assert [head.validation["n"] for head in result.heads] == [photos, photos]
+    # the head that is saved was trained on all of them
+    alone = result.models["LogisticRegression"].head.fit(X, y)
+    assert np.array_equal(
+        alone.predict_proba(X), Model.load(result["LogisticRegression"].model).head.predict_proba(X)
+    )
+
+
+@pytest.mark.parametrize("what", ["fine-tuning", "calibration", "augmentation"])
+def test_where_something_needs_validation_heads_are_compared_on_it(place, what):
+    head = LOGISTIC | ({"calibrate": "temperature"} if what == "calibration" else {})
+    more = {
+        "fine-tuning": {"finetune": {"unfreeze_from": 100}},
+        "augmentation": {"augment": {"views": 2, "flip": True}},
+    }.get(what, {})
+    recipe = recipe_with(place, [head], selection={}, **more)
+    with extract(recipe_with(place, [LOGISTIC])).open() as features:
+        found = comparison_of(recipe, features)
+        assert found.folds is None
+        assert "cross-validation is not used" in found.reason
+        asked = {"metric": "log_loss", "method": "cross_validation"}
+        folds = recipe_with(place, [LOGISTIC], selection=asked)
+        assert comparison_of(folds, features) == Comparison(5)
+
+
+def test_the_method_does_not_contradict_the_folds(place):
+    with pytest.raises(RecipeError, match=r"data\.folds = 3 does not go with selection\.method"):
+        recipe_with(place, [LOGISTIC], folds=3, selection={"method": "validation"})
+
+
+def test_a_head_that_the_given_metric_cannot_compare_is_refused_before_any_photo_is_read(
+    train_on, monkeypatch
+):
+    monkeypatch.setattr(stage, "extract", lambda *_: pytest.fail("photos were read"))
+    ridge = {"type": "RidgeClassifier"}
+    with pytest.raises(RecipeError, match=r"RidgeClassifier has no probabilities.*'log_loss'"):
+        train_on(LOGISTIC, ridge, selection={"metric": "log_loss"})
+
+
+def test_heads_that_the_default_metric_cannot_compare_come_last_and_this_is_said(train_on):
+    ridge, listener = {"type": "RidgeClassifier"}, Listener()
+    method = {"method": "validation"}
+    result = train_on(ridge, LOGISTIC, reporter=listener, selection=method)
+    assert result.best == "LogisticRegression"
+    assert any("RidgeClassifier" in note and "come last" in note for note in listener.notes)
+    listener = Listener()
+    alone = train_on(ridge, reporter=listener, run="other", selection=method)
+    assert any("compared by accuracy" in note for note in listener.notes)
+    assert (alone.best, alone.to_json()["metric"]) == ("RidgeClassifier", "accuracy")
+
+
+def test_each_scoring_on_test_is_counted(train_on):
+    assert train_on(LOGISTIC, DUMMY).to_json()["test_looks"] == 1
+    again = train_on(LOGISTIC)
+    assert again.to_json()["test_looks"] == 2
+    assert "test was looked at twice" in best_sentence(again)
+    assert train_on(LOGISTIC, reuse=True).to_json()["test_looks"] == 2, "nothing was scored"
+
+
+def test_what_speaks_against_the_best_head_stands_beside_its_name(train_on):
+    first = best_sentence(train_on(DUMMY)).splitlines()[0]
+    assert first.startswith("Best on validation: DummyClassifier, but it predicts one class only: ")
 
 
 CALIBRATED = {"type": "GaussianNB", "name": "calibrated", "calibrate": "temperature"}  # overconfident without

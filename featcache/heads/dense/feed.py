@@ -20,17 +20,28 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Rows(NamedTuple):
-    """Labelled features: (n, d) float32 or float16, (n,) int32 positions of the class, (n,) int32 folds."""
+    """Labelled features: (n, d) float32 or float16, and (n,) each of what belongs to them.
+
+    The positions of the classes and the folds are int32, the sample weights float32.
+    """
 
     features: NDArray[Any]
     labels: NDArray[np.int32]
     folds: NDArray[np.int32]
+    weights: NDArray[Any]
 
     @classmethod
-    def of(cls, features: NDArray[Any], labels: NDArray[Any], folds: NDArray[Any] | None = None) -> Rows:
-        """Return rows; without `folds` none of them belongs to one."""
+    def of(
+        cls,
+        features: NDArray[Any],
+        labels: NDArray[Any],
+        folds: NDArray[Any] | None = None,
+        weights: NDArray[Any] | None = None,
+    ) -> Rows:
+        """Return rows; without `folds` none of them belongs to one, without `weights` all weigh 1."""
         folds = np.full(len(labels), NO_FOLD) if folds is None else folds
-        return cls(features, labels.astype(np.int32), folds.astype(np.int32))
+        weights = np.ones(len(labels)) if weights is None else weights
+        return cls(features, labels.astype(np.int32), folds.astype(np.int32), weights.astype(np.float32))
 
 
 class Feed(Protocol):
@@ -132,6 +143,11 @@ def view_count(X: Any) -> int:
     return int(getattr(X, "views", 1))
 
 
+def weights_of(X: Any) -> NDArray[np.float64] | None:
+    """Return the sample weights that a `FeatureSource` brings; None for arrays and where all are 1."""
+    return X.weights if getattr(X, "has_weights", False) else None
+
+
 def read_checked(
     source: FeatureSource, start: int, stop: int, views: NDArray[np.int64] | None = None
 ) -> NDArray[Any]:
@@ -167,11 +183,21 @@ class Streamed:
     max_memory : int
         Bytes that features may take at once: the piece in training, TensorFlow's copy of it, the
         next one, and blocks on their way.
+    weights : array of shape (n,), optional
+        Sample weights.
     """
 
-    def __init__(self, source: FeatureSource, labels: NDArray[Any], pooling: str, max_memory: int) -> None:
+    def __init__(
+        self,
+        source: FeatureSource,
+        labels: NDArray[Any],
+        pooling: str,
+        max_memory: int,
+        weights: NDArray[Any] | None = None,
+    ) -> None:
         self._source, self._pooling = source, pooling
         self._labels = labels.astype(np.int32)
+        self._weights = np.ones(len(labels), np.float32) if weights is None else weights
         sample = self._read(0, 1)
         self._photos, self.views = len(source), view_count(source)
         self.width, self.dtype = sample.shape[1], sample.dtype
@@ -224,4 +250,8 @@ class Streamed:
             drawn = None if views is None else views[start:stop]
             features[at : at + stop - start] = self._read(start, stop, drawn)
             at += stop - start
-        return Rows.of(features, np.concatenate([self._labels[start:stop] for start, stop in spans]))
+        labels, weights = (
+            np.concatenate([column[start:stop] for start, stop in spans])
+            for column in (self._labels, self._weights)
+        )
+        return Rows.of(features, labels, weights=weights)

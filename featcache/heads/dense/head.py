@@ -72,10 +72,13 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     label_smoothing : float in [0, 1), default 0.0
     class_weight : None, "balanced" or dict of label to float, default None
         As in scikit-learn; the loss is the mean of weight times cross-entropy over the batch's rows.
-    early_stopping : bool, default False
-        End when ``val_loss`` has not fallen for `patience` epochs, and keep the best epoch's weights.
+    early_stopping : bool, default True
+        End when ``val_loss`` has not fallen for `patience` epochs, and keep the best epoch's weights. Without
+        validation data, and with too few photos to hold some out (fewer than 30) or features on disk, all
+        epochs are trained, and a warning says so.
     validation_fraction : float in (0, 1), default 0.1
-        Share of the rows, drawn per class, that `early_stopping` holds out if `fit` gets no validation data.
+        Share of the photos that `early_stopping` holds out if `fit` gets no validation data, drawn per class:
+        at least one of every class that has two.
     patience : int, default 5
     random_state : int, RandomState or None, default None
         First weights, order of rows, dropout and the held-out share follow from it alone: the same
@@ -144,7 +147,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         l2: float = 0.0,
         label_smoothing: float = 0.0,
         class_weight: str | dict[Any, float] | None = None,
-        early_stopping: bool = False,
+        early_stopping: bool = True,
         validation_fraction: float = 0.1,
         patience: int = 5,
         random_state: int | np.random.RandomState | None = None,
@@ -175,6 +178,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         views: int = 1,
         max_memory: int = MAX_MEMORY,
+        sample_weight: Any = None,
+        groups: Any = None,
     ) -> Self:
         """Train on features `X` and labels `y`.
 
@@ -185,14 +190,19 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             once more in memory, and never stands in memory as a whole.
         y : array of shape (n,)
             Labels of any kind that sorts: strings, integers. A split brings its own.
-        validation_data : (X, y) or a split, optional
-            Measured after every epoch; decides about early stopping where that is asked for.
+        validation_data : (X, y), (X, y, sample_weight) or a split, optional
+            Measured after every epoch; decides about early stopping.
         views : int, default 1
             Every so many rows of `X` are views of one photo, the plain one first, and `y` has its label for
             each of them. An epoch trains on every photo once, in a view drawn at random; `pca` is found on
             all of them. A split brings its own number.
         max_memory : int, default 1 GiB
             Bytes that the features of splits may take in memory at once.
+        sample_weight : array of shape (n,), optional
+            Multiplies the loss of each row, as ``class_weight`` does; 0 or more. A split brings its own.
+        groups : array of shape (n,), optional
+            Rows that belong together, such as photos of one animal: what `early_stopping` holds out without
+            validation data are whole groups.
 
         Raises
         ------
@@ -202,16 +212,25 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         TrainingError
             The loss diverged, or `X` has fewer components than `pca` asks for.
         """
-        (error,) = fit_together([self], X, y, validation_data, views=views, max_memory=max_memory)
+        (error,) = fit_together(
+            [self],
+            X,
+            y,
+            validation_data,
+            views=views,
+            max_memory=max_memory,
+            sample_weight=sample_weight,
+            groups=groups,
+        )
         if error is not None:
             raise error
         return self
 
     def fit_folds(
-        self, X: Any, y: Any, folds: NDArray[np.int64], views: int = 1
+        self, X: Any, y: Any, folds: NDArray[np.int64], views: int = 1, *, sample_weight: Any = None
     ) -> list[DenseHead | TrainingError]:
         """Fit a clone per fold on the rows outside of it, see `featcache.heads.dense.stack.fit_folds`."""
-        return fit_folds([self], X, y, folds, views)[0]
+        return fit_folds([self], X, y, folds, views, sample_weight=sample_weight)[0]
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
         """Return logits: (n,) of the second class for two classes, else (n, k)."""

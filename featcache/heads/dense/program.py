@@ -46,6 +46,7 @@ class Program:
     has_l2: bool
     has_class_weights: bool
     has_folds: bool
+    has_weights: bool
     features: str
     """Type of the features in memory: "float32" or "float16"."""
 
@@ -80,7 +81,7 @@ def compiled(program: Program) -> tuple[Any, Any]:
     tf = tensorflow()
     vector, count = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.int32)
     ints = tf.TensorSpec([None], tf.int32)
-    data = (tf.TensorSpec([None, None], program.features), ints, ints)
+    data = (tf.TensorSpec([None, None], program.features), ints, ints, vector)
     numbers = dict.fromkeys(("learning_rate", "dropout", "l2", "label_smoothing"), vector) | {
         "momentum": tf.TensorSpec([], tf.float32),
         "class_weights": tf.TensorSpec([None, None], tf.float32),
@@ -99,7 +100,7 @@ def _epoch(tf: Any, program: Program) -> Callable[..., Any]:
     update = _UPDATES[program.optimizer]
 
     def train_on(batch: Any, step: Any, seeds: Any, numbers: Any, handles: Any, slots: Any) -> Sequence[Any]:
-        features, labels, folds = batch
+        features, labels, folds, weights = batch
         values = _read(tf, program, handles)
         trained_on = _trained_on(tf, program, folds, numbers)
         with tf.GradientTape() as tape:
@@ -108,6 +109,8 @@ def _epoch(tf: Any, program: Program) -> Callable[..., Any]:
             losses = _cross_entropy(tf, program, logits, labels, numbers["label_smoothing"])
             if program.has_class_weights:
                 losses *= tf.gather(numbers["class_weights"], labels, axis=1)
+            if program.has_weights:
+                losses *= weights
             loss, rows = _sums(tf, losses, trained_on)
             # averaged over a head's rows as Keras does, not over the sum of their weights
             mean = tf.reduce_sum(loss / tf.maximum(rows, 1.0))
@@ -143,10 +146,12 @@ def _evaluate(tf: Any, program: Program) -> Callable[..., Any]:
         rows_in_all = tf.size(data[1])
 
         def body(start: Any, *sums: Any) -> Any:
-            features, labels, folds = (column[start : start + _EVALUATED_ROWS] for column in data)
+            features, labels, folds, weights = (column[start : start + _EVALUATED_ROWS] for column in data)
             logits = _forward(tf, program, values, features, numbers)
             measured_on = _held_out(tf, program, folds, numbers)
             losses = _cross_entropy(tf, program, logits, labels, numbers["label_smoothing"])
+            if program.has_weights:  # here a row counts as much as it weighs
+                measured_on = weights * (tf.ones_like(losses) if measured_on is None else measured_on)
             loss, rows = _sums(tf, losses, measured_on)
             hits, _ = _sums(tf, _hits(tf, program, logits, labels), measured_on)
             parts = (loss, hits, rows)

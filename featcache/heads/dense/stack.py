@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median_high
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, compute_class_weight
 
 from featcache.errors import TrainingError
-from featcache.heads.dense.feed import NO_FOLD, Feed, InMemory, Rows, Streamed, is_feature_source, view_count
+from featcache.heads.dense.feed import (
+    NO_FOLD,
+    Feed,
+    InMemory,
+    Rows,
+    Streamed,
+    is_feature_source,
+    view_count,
+    weights_of,
+)
+from featcache.heads.dense.holdout import checked_groups, checked_weights, draw_groups, draw_per_class
 from featcache.heads.dense.training import (
     Measures,
     Prune,
@@ -27,6 +38,9 @@ from featcache.heads.vectors import vectors_of
 
 MAX_MEMORY = 1 << 30
 """Bytes that features on disk may take in memory at once, unless the caller says otherwise."""
+
+FEWEST_TO_HOLD_OUT = 30
+"""With fewer photos none is held out for early stopping: three of them could not say when to stop."""
 
 
 class StackableHead(Protocol):
@@ -69,6 +83,8 @@ def fit_together(
     views: int = 1,
     prune: Prune | None = None,
     max_memory: int = MAX_MEMORY,
+    sample_weight: Any = None,
+    groups: Any = None,
 ) -> list[TrainingError | None]:
     """Fit dense heads in place, many at a time.
 
@@ -79,7 +95,7 @@ def fit_together(
     Parameters
     ----------
     heads : sequence of DenseHead
-    X, y, validation_data, views
+    X, y, validation_data, views, sample_weight, groups
         As `DenseHead.fit` takes them.
     prune : callable, optional
         Called as ``prune(epoch, measures)`` after every epoch of a stack: the epoch's number, from 1, and
@@ -101,14 +117,33 @@ def fit_together(
     """
     for head in heads:
         head._validate_params()
-    data = _Data.checked(heads[0], X, y, validation_data, views=views, max_memory=max_memory)
+    data = _Data.checked(
+        heads[0],
+        X,
+        y,
+        validation_data,
+        views=views,
+        max_memory=max_memory,
+        sample_weight=sample_weight,
+        groups=groups,
+    )
     return _fit([_Member(head) for head in heads], data, prune)
 
 
 def fit_folds(
-    heads: Sequence[StackableHead], X: Any, y: Any, folds: NDArray[np.integer[Any]], views: int = 1
+    heads: Sequence[StackableHead],
+    X: Any,
+    y: Any,
+    folds: NDArray[np.integer[Any]],
+    views: int = 1,
+    *,
+    sample_weight: Any = None,
 ) -> list[list[Any]]:
     """Fit each head once per fold, on the rows outside of it; all of them are members of stacks.
+
+    A head that stops early has no rows left to decide by: its fold is there to score it, and the epoch with
+    the least loss on the fold would make that score too good. It is therefore trained a second time, for the
+    number of epochs that the other folds found best (their median, the higher of two in the middle).
 
     Parameters
     ----------
@@ -120,6 +155,7 @@ def fit_folds(
         Number of each row's fold, from 0; one for all views of a photo.
     views : int
         As `DenseHead.fit` takes it; heads are measured on the first view, the plain photo.
+    sample_weight : array of shape (n,), optional
 
     Returns
     -------
@@ -128,12 +164,50 @@ def fit_folds(
         clone's place why it could not be trained.
     """
     count = int(folds.max()) + 1
-    members = [_Member(clone(head), fold) for head in heads for fold in range(count)]
-    for member in members:
-        member.head._validate_params()
-    errors = _fit(members, _Data.checked(members[0].head, X, y, folds=folds, views=views))
-    fitted = [error or member.head for member, error in zip(members, errors, strict=True)]
-    return [fitted[start : start + count] for start in range(0, len(fitted), count)]
+    for head in heads:
+        head._validate_params()
+    data = _Data.checked(clone(heads[0]), X, y, folds=folds, views=views, sample_weight=sample_weight)
+    fitted = _fit_on_folds(heads, range(count), data)
+    places = [at for at, head in enumerate(heads) if head.early_stopping and _all_fitted(fitted[at])]
+    if places:
+        epochs = [[one.best_epoch_ for one in fitted[at]] for at in places]
+        again = _fit_on_folds([heads[at] for at in places], range(count), data, epochs)
+        for at, clones in zip(places, again, strict=True):
+            fitted[at] = clones
+    return fitted
+
+
+def _all_fitted(clones: Sequence[Any]) -> bool:
+    return not any(isinstance(one, TrainingError) for one in clones)
+
+
+def _fit_on_folds(
+    heads: Sequence[StackableHead], folds: range, data: _Data, best_epochs: Any = None
+) -> list[list[Any]]:
+    """Fit clones by head and fold; with `best_epochs`, by head and fold, as long as the other folds did."""
+    members = [_Member(clone(head), fold) for head in heads for fold in folds]
+    prune = None
+    if best_epochs is not None:
+        for member in members:
+            member.head.early_stopping = False
+        prune = _stopping_at([of for epochs in best_epochs for of in epochs_of_others(epochs)])
+    errors = _fit(members, data, prune)
+    found = [error or member.head for member, error in zip(members, errors, strict=True)]
+    return [found[start : start + len(folds)] for start in range(0, len(found), len(folds))]
+
+
+def epochs_of_others(best_epochs: Sequence[int]) -> list[int]:
+    """Return for each fold the median of the best epochs of the other folds, the higher of two."""
+    return [median_high([*best_epochs[:fold], *best_epochs[fold + 1 :]]) for fold in range(len(best_epochs))]
+
+
+def _stopping_at(epochs: Sequence[int]) -> Prune:
+    """Return what ends the training of each member after its number of epochs."""
+
+    def prune(epoch: int, measures: Mapping[int, Measures]) -> Collection[int]:
+        return [place for place in measures if epoch >= epochs[place]]
+
+    return prune
 
 
 class _Member(NamedTuple):
@@ -205,11 +279,30 @@ def _fit_stack(
         head._training_params(data.outputs == 1, data.class_weights(head, fold), fold)
         for head, fold in members
     ]
-    results = train(start, feeds.train, feeds.validation, params, rng, prune)
+    if feeds.validation is None and data.folds is None:
+        params = [replace(one, patience=None) for one in params]
+        _warn_of_all_epochs(members, data)
+    results = train(start, feeds.train, feeds.validation, params, rng, prune, data.has_weights)
     for (head, _), result in zip(members, results, strict=True):
         if isinstance(result, Trained):
             head._keep(_on_features(result, feeds.projection), {**data.facts, "classes_": data.classes})
     return results
+
+
+def _warn_of_all_epochs(members: Sequence[_Member], data: _Data) -> None:
+    if not any(head.early_stopping for head, _ in members):
+        return
+    if is_feature_source(data.features):
+        why = "from features on disk"
+    else:
+        of = " in these groups" if data.groups is not None else ""
+        why = f"of {data.photos:,} photos{of}, which are too few,"
+    warnings.warn(
+        f"early_stopping had no validation data, and {why} none are held out: all "
+        f"{members[0].head.epochs:,} epochs were trained",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 class _Projection(NamedTuple):
@@ -233,6 +326,10 @@ def _on_features(trained: Trained, projection: _Projection | None) -> Trained:
     return trained
 
 
+_Validation = tuple[Any, NDArray[np.int32], NDArray[np.float32] | None]
+"""Features, positions of the class, and weights."""
+
+
 class _Feeds(NamedTuple):
     """What a head trains on, is measured on, and what features went through to get there."""
 
@@ -251,8 +348,10 @@ class _Data:
     labels : array of shape (n,)
         Positions in `classes`.
     folds : array of shape (n,) or None
-    validation : (array or FeatureSource, array) or None
-        Features and positions of the class.
+    weights : float32 array of shape (n,), or None
+    groups : array of shape (n,) or None
+    validation : (array or FeatureSource, array, array or None) or None
+        Features, positions of the class and weights.
     classes : array of shape (k,)
     facts : dict
         What heads learn of the features: scikit-learn's attributes and ``features_shape_``.
@@ -264,7 +363,9 @@ class _Data:
     features: Any
     labels: NDArray[np.int32]
     folds: NDArray[Any] | None
-    validation: tuple[Any, NDArray[np.int32]] | None
+    weights: NDArray[np.float32] | None
+    groups: NDArray[Any] | None
+    validation: _Validation | None
     classes: NDArray[Any]
     facts: dict[str, Any]
     views: int
@@ -282,9 +383,13 @@ class _Data:
         folds: NDArray[Any] | None = None,
         views: int = 1,
         max_memory: int = MAX_MEMORY,
+        sample_weight: Any = None,
+        groups: Any = None,
     ) -> _Data:
         """Check the data as `DenseHead.fit` takes them; errors name `head`."""
         features, y = head._take(X, y)
+        weights = checked_weights(weights_of(features) if sample_weight is None else sample_weight, len(y))
+        groups = None if groups is None else checked_groups(groups, len(y))
         views = view_count(features) if is_feature_source(features) else _checked_views(views, y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -292,39 +397,74 @@ class _Data:
             raise ValueError(f"a classifier needs at least 2 classes; y has one class, {only!r}")
         facts = {name: vars(head)[name] for name in _FACTS if name in vars(head)}
         validation = None if validation_data is None else _checked_validation(head, validation_data, classes)
-        return cls(features, labels.astype(np.int32), folds, validation, classes, facts, views, max_memory)
+        return cls(
+            features,
+            labels.astype(np.int32),
+            folds,
+            weights,
+            groups,
+            validation,
+            classes,
+            facts,
+            views,
+            max_memory,
+        )
 
     @property
     def outputs(self) -> int:
         """Outputs of a head: 1 for two classes, else one for each."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows have weights of their own."""
+        return self.weights is not None or (self.validation is not None and self.validation[2] is not None)
+
     def class_weights(self, head: StackableHead, held_out: int) -> tuple[float, ...] | None:
         """Return the weights by class that `head` asks for."""
         if head.class_weight is None:
             return None
-        labels = self.labels if self.folds is None else self.labels[self.folds != held_out]
+        rows = slice(None) if self.folds is None else self.folds != held_out
+        labels = self.labels[rows]
+        if head.class_weight == "balanced" and self.weights is not None:
+            by_class = np.bincount(labels, self.weights[rows], minlength=len(self.classes))
+            return tuple((by_class.sum() / (len(self.classes) * by_class)).tolist())
         weights = compute_class_weight(head.class_weight, classes=self.classes, y=self.classes[labels])
         return tuple(weights.tolist())
 
+    @property
+    def photos(self) -> int:
+        """Number of photos: rows, divided by the views of each."""
+        return len(self.labels) // self.views
+
     def holds_out_for(self, head: StackableHead) -> bool:
-        """Say whether `head` wants validation rows and there are none."""
-        return bool(head.early_stopping) and self.validation is None and self.folds is None
+        """Say whether `head` wants validation rows, and there are none but can be some."""
+        wants = bool(head.early_stopping) and self.validation is None and self.folds is None
+        return wants and not is_feature_source(self.features) and self.photos >= FEWEST_TO_HOLD_OUT
 
     def with_held_out(self, share: float, random: np.random.RandomState) -> _Data:
         """Return the data with a share of the photos, drawn per class, for validation."""
-        if is_feature_source(self.features):
-            raise ValueError("early_stopping on a split of a feature file needs validation_data")
-        plain = np.arange(0, len(self.labels), self.views)
-        photos, held_out = train_test_split(
-            plain, test_size=share, stratify=self.labels[plain], random_state=random
-        )
+        labels = self.labels[:: self.views]
+        if self.groups is None:
+            drawn = draw_per_class(labels, share, random)
+        else:
+            drawn = draw_groups(labels, self.groups[:: self.views], share, random)
+        if not drawn.any():
+            return self
+        photos, held_out = np.flatnonzero(~drawn) * self.views, np.flatnonzero(drawn) * self.views
         rows = (photos[:, None] + np.arange(self.views)).ravel()
+        weights = self.weights
         return replace(
             self,
             features=self.features[rows],
             labels=self.labels[rows],
-            validation=(self.features[held_out], self.labels[held_out]),
+            weights=None if weights is None else weights[rows],
+            groups=None,
+            validation=(
+                self.features[held_out],
+                self.labels[held_out],
+                None if weights is None else weights[held_out],
+            ),
             _feeds={},
         )
 
@@ -338,22 +478,24 @@ class _Data:
     def _in_memory(self, pooling: str, pca: int | None) -> _Feeds:
         vectors = vectors_of(self.features, pooling)
         projection = None if pca is None else _principal_components(vectors, pca)
-        feed = InMemory(Rows.of(_projected(vectors, projection), self.labels, self.folds), self.views)
+        rows = Rows.of(_projected(vectors, projection), self.labels, self.folds, self.weights)
+        feed = InMemory(rows, self.views)
         return _Feeds(feed, self._validation_feed(pooling, projection), projection)
 
     def _streamed(self, pooling: str, pca: int | None) -> _Feeds:
         if pca is not None:
             raise TrainingError("pca needs the features in memory; load the split, or leave pca out")
-        feed = Streamed(self.features, self.labels, pooling, self.max_memory)
+        feed = Streamed(self.features, self.labels, pooling, self.max_memory, self.weights)
         return _Feeds(feed, self._validation_feed(pooling, None))
 
     def _validation_feed(self, pooling: str, projection: _Projection | None) -> Feed | None:
         if self.validation is None:
             return None
-        features, labels = self.validation
+        features, labels, weights = self.validation
         if is_feature_source(features):
-            return Streamed(features, labels, pooling, self.max_memory)
-        return InMemory(Rows.of(_projected(vectors_of(features, pooling), projection), labels))
+            return Streamed(features, labels, pooling, self.max_memory, weights)
+        vectors = _projected(vectors_of(features, pooling), projection)
+        return InMemory(Rows.of(vectors, labels, weights=weights))
 
 
 def _checked_views(views: int, y: NDArray[Any]) -> int:
@@ -378,10 +520,9 @@ def _checked_views(views: int, y: NDArray[Any]) -> int:
 _FACTS = ("features_shape_", "n_features_in_", "feature_names_in_")
 
 
-def _checked_validation(
-    head: StackableHead, validation_data: Any, classes: NDArray[Any]
-) -> tuple[Any, NDArray[np.int32]]:
-    X, y = (validation_data, None) if is_feature_source(validation_data) else validation_data
+def _checked_validation(head: StackableHead, validation_data: Any, classes: NDArray[Any]) -> _Validation:
+    is_source = is_feature_source(validation_data)
+    X, y, *rest = (validation_data, None) if is_source else validation_data
     X = head._check(X)
     y = np.asarray(X.labels if y is None else y)
     unknown = np.setdiff1d(y, classes)
@@ -389,7 +530,8 @@ def _checked_validation(
         raise ValueError(f"validation_data has labels that y has not: {unknown.tolist()[:5]}")
     if y.shape != (len(X),):
         raise ValueError(f"validation_data has {len(X)} rows of features and labels of shape {y.shape}")
-    return X, np.searchsorted(classes, y).astype(np.int32)
+    weights = checked_weights(rest[0] if rest else weights_of(X), len(y))
+    return X, np.searchsorted(classes, y).astype(np.int32), weights
 
 
 def _principal_components(vectors: NDArray[Any], count: int) -> _Projection:

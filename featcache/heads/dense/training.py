@@ -86,6 +86,7 @@ def train(
     params: Sequence[TrainingParams],
     rng: np.random.Generator,
     prune: Prune | None = None,
+    has_weights: bool = False,
 ) -> list[Trained | TrainingError]:
     """Train heads from the weights `start`; the last batch of an epoch holds what is left over.
 
@@ -102,6 +103,8 @@ def train(
         Gives the seeds of dropout, then in every epoch the photos' views and the order of the rows.
     prune : callable, optional
         Stops heads early; they keep what they have.
+    has_weights : bool, default False
+        Whether the rows' weights count.
 
     Returns
     -------
@@ -109,11 +112,13 @@ def train(
         For every head what training gave, or why it failed: the loss or a weight was no longer finite.
         The weights are the last epoch's, or with a `patience` those of the epoch of least ``val_loss``.
         ``loss`` counts class weights, label smoothing and the L2 penalty and is taken while the weights
-        move, as Keras's is; ``val_loss`` counts no class weights. What is measured before the first epoch is
-        measured on the same rows as ``val_loss``, and None without them.
+        move, as Keras's is; ``val_loss`` counts no class weights. Sample weights multiply the losses of
+        ``loss``, which is their mean over the rows; ``val_loss`` and ``val_accuracy`` are weighted means.
+        What is measured before the first epoch is measured on the same rows as ``val_loss``, and None without
+        them.
     """
     tf = tensorflow()
-    program = program_of(params, len(start) // 2, feed.dtype)
+    program = program_of(params, len(start) // 2, feed.dtype, has_weights)
     held_out = feed if program.has_folds else validation
     seeds = tf.constant(rng.integers(0, 2**31, size=program.layers, dtype=np.int32))
     stack = _Stack(tf, program, params, start)
@@ -143,7 +148,9 @@ def train(
     return watch.results
 
 
-def program_of(params: Sequence[TrainingParams], layers: int, dtype: np.dtype[Any]) -> Program:
+def program_of(
+    params: Sequence[TrainingParams], layers: int, dtype: np.dtype[Any], has_weights: bool = False
+) -> Program:
     """Return the program that carries out `params` with so many layers."""
     first = params[0]
     return Program(
@@ -156,6 +163,7 @@ def program_of(params: Sequence[TrainingParams], layers: int, dtype: np.dtype[An
         has_l2=any(one.l2 > 0 for one in params),
         has_class_weights=any(one.class_weights is not None for one in params),
         has_folds=first.held_out != NO_FOLD,
+        has_weights=has_weights,
         features=dtype.name,
     )
 

@@ -111,9 +111,10 @@ def test_principal_components_need_memory():
         DenseHead(epochs=1, pca=2).fit(source(100))
 
 
-def test_early_stopping_on_disk_needs_validation_data():
-    with pytest.raises(ValueError, match="validation_data"):
-        DenseHead(epochs=1, early_stopping=True).fit(source(100))
+def test_without_validation_data_all_epochs_are_trained_from_disk_and_this_is_said():
+    with pytest.warns(UserWarning, match="from features on disk none are held out: all 2 epochs"):
+        head = DenseHead(epochs=2, patience=1, learning_rate=1e-9).fit(source(100))
+    assert head.n_iter_ == 2
 
 
 # ---- views -----------------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_a_head_learns_from_a_split_in_views_as_from_memory():
     on_disk.labels = (on_disk._all[:, 0, 2] > 0).astype(np.int64)
     on_disk._all[:, 1:, 2] = on_disk._all[:, :1, 2] + 0.1 * on_disk._all[:, 1:, 3]
     on_disk._features = on_disk._all[:, 0]
-    head = DenseHead(learning_rate=0.05, epochs=8, random_state=0).fit(on_disk)
+    head = DenseHead(learning_rate=0.05, epochs=8, early_stopping=False, random_state=0).fit(on_disk)
     rows = on_disk._all.reshape(-1, 4)
     memory = DenseHead(**head.get_params()).fit(rows, on_disk.labels.repeat(3), views=3)
     np.testing.assert_array_equal(head.coefs_[0], memory.coefs_[0])
