@@ -258,7 +258,8 @@ class HeadSettings(BaseModel):
 
 
 DEFAULT_HEADS: tuple[dict[str, Any], ...] = (
-    {"type": "logistic"},
+    {"type": "logistic", "name": "LogisticRegression"},
+    {"type": "dense", "units": [], "epochs": 50, "learning_rate": 1e-3},
     {"type": "dense", "units": [256], "dropout": 0.5, "epochs": 50, "learning_rate": 1e-3},
     {"type": "nearest-centroid"},
     {"type": "nearest-neighbors"},

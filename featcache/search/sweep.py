@@ -123,6 +123,8 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
     if data.comparison.reason:
         reporter.note(data.comparison.reason)
     _check_metric(metric, data.scored.labels, data.classes)
+    if recipe.selection.method == "auto":  # with folds the metric is defined, but such photos are no sample
+        _check_metric(metric, data.validation_labels, data.classes)
     space.check(metric, len(data.classes))
     settings = StudySettings.of(recipe, data.fingerprint, metric)
     with tempfile.TemporaryDirectory() as scratch:
@@ -241,7 +243,8 @@ def _check_metric(metric: str, labels: NDArray[np.int64], classes: Sequence[str]
     if metric in ("roc_auc", "average_precision") and missing:
         raise TrainingError(
             f"sweep.metric = {metric!r} needs validation photos of every class, and there are none of "
-            f"{classes[missing[0]]!r}; add some, or choose another metric"
+            f"{classes[missing[0]]!r}; add some, choose another metric, or set selection.method to "
+            "'cross_validation'"
         )
 
 

@@ -52,6 +52,8 @@ class TrainingData:
         Of the photos that heads are scored on.
     sampling_of_all : Sampling
         Of the photos of train and validation together.
+    validation_labels : array of shape (n,)
+        Of validation, also where heads are compared on more photos; of train where there is no validation.
     """
 
     def __init__(self, extraction: Extraction, recipe: Recipe) -> None:
@@ -74,6 +76,7 @@ class TrainingData:
             self.sampling_of_all = Sampling.of(_learned(features))
             if self.comparison.folds is not None:
                 self.sampling["train"] = self.scored_sampling
+            self.validation_labels = features["validation" if "validation" in features else "train"].labels
             self._digests_of = {split: features[split].digests for split in features.splits}
 
     @cached_property

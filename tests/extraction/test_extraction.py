@@ -450,4 +450,4 @@ def test_the_extraction_of_a_folder_needs_no_recipe(tmp_path):
     assert recipe.base.name == "MobileNetV2"
     assert recipe.base.image_size == (160, 160)
     assert recipe.base.weights == "imagenet"
-    assert [head.name for head in recipe.heads][:2] == ["logistic", "dense-256"]
+    assert [head.name for head in recipe.heads][:3] == ["LogisticRegression", "linear", "dense-256"]

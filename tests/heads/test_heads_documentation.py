@@ -47,6 +47,8 @@ def test_the_table_of_all_heads_has_the_keys_of_a_recipe():
 def test_the_default_heads_are_listed():
     heads = [HeadSettings.model_validate(one) for one in DEFAULT_HEADS]
     first = PAGE.partition("## ")[0]
-    assert re.findall(r"^\| `([\w-]+)`", first, re.MULTILINE) == [head.default_name for head in heads]
-    dense = next(head for head in heads if head.type == "dense")
+    assert re.findall(r"^\| `([\w-]+)`", first, re.MULTILINE) == [
+        head.name or head.default_name for head in heads
+    ]
+    dense = next(head for head in heads if head.default_name == "dense-256")
     assert f"`dropout = {dense.parameters['dropout']}`, `epochs = {dense.parameters['epochs']}`" in first

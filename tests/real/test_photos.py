@@ -56,7 +56,7 @@ def test_all_photos_of_catanddog_are_used_and_the_linear_head_is_good(catanddog)
     (best,) = [head for head in result["heads"] if head["name"] == result["best"]]
     assert best["test"]["n"] == 98
     # which head is best hangs on one of 74 photos: a named one is asked for its accuracy
-    linear = Model.load(Path(result["run"]) / "models" / "logistic").head
+    linear = Model.load(Path(result["run"]) / "models" / "LogisticRegression").head
     with Features(Path(result["features"]["features_file"])) as features:
         X, y = features["test"].load()
     assert np.mean(linear.predict(X) == y) >= 0.95

@@ -48,7 +48,7 @@ def test_a_folder_needs_no_recipe(tmp_path):
     assert (recipe.base.name, recipe.base.weights, recipe.base.pooling) == ("MobileNetV2", "imagenet", "avg")
     assert recipe.base.image_size == (160, 160)
     assert (recipe.base.preprocessing, recipe.base.interpolation) == ("auto", "bilinear")
-    names = ["logistic", "dense-256", "nearest-centroid", "nearest-neighbors"]
+    names = ["LogisticRegression", "linear", "dense-256", "nearest-centroid", "nearest-neighbors"]
     assert [head.name for head in recipe.heads] == names
     assert recipe.heads[0].parameters == {}
 
@@ -327,21 +327,26 @@ def test_heads_are_reached_by_index_by_name_and_by_default_name():
 
 
 def test_the_default_heads_can_be_changed_too_and_stay_as_they_are():
-    changed = {"heads.dense-256.epochs": 3, "heads.logistic.C": 0.1, "heads.nearest-neighbors.n_neighbors": 5}
+    changed = {"heads.dense-256.epochs": 3, "heads.LogisticRegression.C": 0.1}
+    changed |= {"heads.nearest-neighbors.n_neighbors": 5}
     recipe = parse(None, **changed)
     assert recipe.heads[0].parameters == {"C": 0.1}
-    assert recipe.heads[1].parameters["epochs"] == 3
-    assert recipe.heads[3].parameters == {"n_neighbors": 5}
-    assert len(recipe.heads) == 4
-    assert parse().heads[1].parameters["epochs"] == DEFAULT_HEADS[1]["epochs"] == 50
+    assert recipe.heads[2].parameters["epochs"] == 3
+    assert recipe.heads[4].parameters == {"n_neighbors": 5}
+    assert len(recipe.heads) == 5
+    assert parse().heads[2].parameters["epochs"] == DEFAULT_HEADS[2]["epochs"] == 50
 
 
 def test_an_unknown_head_is_refused_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"no member 'logistc'.*Did you mean 'logistic'\?"):
-        parse(None, **{"heads.logistc.C": 3})
+    with pytest.raises(
+        RecipeError, match=r"no member 'LogisticRegresion'.*Did you mean 'LogisticRegression'\?"
+    ):
+        parse(None, **{"heads.LogisticRegresion.C": 3})
 
 
-@pytest.mark.parametrize("key", ["base.name.x", "base.image_size.0", "heads.0", "heads.logistic", "seed.a.b"])
+@pytest.mark.parametrize(
+    "key", ["base.name.x", "base.image_size.0", "heads.0", "heads.LogisticRegression", "seed.a.b"]
+)
 def test_a_key_that_leads_nowhere_is_refused(key):
     with pytest.raises(RecipeError):
         Recipe.parse(PHOTOS | {"base": {"name": "VGG16", "image_size": [96, 96]}, "seed": 1}, {key: 3})
@@ -501,11 +506,13 @@ def test_a_name_that_is_no_folders_name_is_refused(name):
 
 def test_with_heads_keeps_the_named_ones_in_the_recipes_order():
     recipe = parse()
-    kept = recipe.with_heads(["dense-256", "logistic"]).heads
-    assert [head.name for head in kept] == ["logistic", "dense-256"]
-    assert len(recipe.heads) == 4
-    with pytest.raises(RecipeError, match=r"no head is named 'logistc'.*Did you mean 'logistic'\?"):
-        recipe.with_heads(["logistic", "logistc"])
+    kept = recipe.with_heads(["dense-256", "LogisticRegression"]).heads
+    assert [head.name for head in kept] == ["LogisticRegression", "dense-256"]
+    assert len(recipe.heads) == 5
+    with pytest.raises(
+        RecipeError, match=r"no head is named 'LogisticRegresion'.*Did you mean 'LogisticRegression'\?"
+    ):
+        recipe.with_heads(["LogisticRegression", "LogisticRegresion"])
 
 
 # ---- what a sweep may say --------------------------------------------------------------------------------

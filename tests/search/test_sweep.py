@@ -241,10 +241,10 @@ def test_when_the_time_is_up_no_more_is_asked(place, tmp_path):
 
 def test_the_winner_joins_the_heads_that_were_trained_before(place, tmp_path):
     recipe = recipe_with(place, tmp_path / "run", trials=2)
-    train_heads(recipe.with_heads(["logistic"]))
+    train_heads(recipe.with_heads(["LogisticRegression"]))
     run_sweep(recipe)
     written = json.loads((tmp_path / "run" / "heads.json").read_text())
-    assert {head["name"] for head in written["heads"]} == {"logistic", "sweep-best"}
+    assert {head["name"] for head in written["heads"]} == {"LogisticRegression", "sweep-best"}
 
 
 # ---- the command line ------------------------------------------------------------------------------------
