@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
+import zlib
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, KeyError, ValueError, TypeError),
+    *(NotImplementedError, RecursionError, MemoryError),
+)
+"""What a damaged or foreign archive makes zipfile, json and NumPy raise."""
 
 # What is written here is stored without compression; a compressed archive of floats shrinks to half.
 _LARGEST_RATIO = 20
@@ -48,6 +58,19 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
         elif member.filename.endswith(".npz"):
             open_archive(archive.read(member)).close()
     return archive
+
+
+def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` archive by name, after `open_archive` has checked it.
+
+    Raises
+    ------
+    Exception
+        One of `DAMAGE`.
+    """
+    open_archive(data).close()
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

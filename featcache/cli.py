@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from featcache import cli_cache, cli_evaluate, cli_predict
+from featcache.cli_options import Json
 from featcache.cli_output import (
     Failures,
     print_extraction,
@@ -35,7 +36,6 @@ app = typer.Typer(
 
 app.add_typer(cli_cache.app, name="cache")
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")]
 ShowProfile = Annotated[bool, typer.Option("--profile", help="Show where the computing time was spent.")]
 
 

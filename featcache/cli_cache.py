@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featcache.cli_options import Json
+
 if TYPE_CHECKING:
     from featcache.store.cache import CachedBase, Removal
 
 app = typer.Typer(help="Show what the store holds, by base.", rich_markup_mode=None)
 
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")]
 
 _SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}

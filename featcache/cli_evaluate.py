@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featcache.cli_options import Json, ModelPlace, MovedWeights, SearchedCache
 from featcache.cli_output import Failures, print_json, print_text, working
 
 if TYPE_CHECKING:
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MODEL", help="A model folder, a run folder for its best head, or a packed model."
-        ),
-    ],
+    model: ModelPlace,
     source: Annotated[
         Path,
         typer.Argument(
@@ -46,12 +42,9 @@ def evaluate(
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="Leave out photos whose label is no class of the model.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the store that is searched first.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The base's weights, if they are elsewhere now; they are checked."),
-    ] = None,
+    as_json: Json = False,
+    cache: SearchedCache = None,
+    weights: MovedWeights = None,
 ) -> None:
     """Score a model on labelled photos it has not seen; photos that it was trained on are left out."""
     if grid and output is None:

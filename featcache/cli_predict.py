@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featcache.cli_options import Json, ModelPlace, MovedWeights, SearchedCache
 from featcache.cli_output import Failures, print_json, print_text, working
 from featcache.errors import FeatcacheError
 
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MODEL", help="A model folder, a run folder for its best head, or a packed model."
-        ),
-    ],
+    model: ModelPlace,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos and folders of photos.")],
     grid: Annotated[
         Path | None,
@@ -62,13 +58,10 @@ def predict(
             "as 0.1.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON only.")] = False,
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV only.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the store that is searched first.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The base's weights, if they are elsewhere now; they are checked."),
-    ] = None,
+    cache: SearchedCache = None,
+    weights: MovedWeights = None,
 ) -> None:
     """Predict class and probability of photos, and how far they are from all classes."""
     if as_json and as_csv:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.archives import open_archive
+from featcache.archives import DAMAGE, read_arrays
 
 PHOTOS_FILE = "photos.npz"
 
@@ -21,9 +18,6 @@ MAX_PHOTOS_BYTES = 256 << 20
 
 _PREFIX = 8
 _MEMBERS = ("trained", "chosen")
-
-# What a damaged or foreign archive makes zipfile and NumPy raise.
-_DAMAGE = (ValueError, KeyError, EOFError, OSError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +69,9 @@ class ModelPhotos:
             It is damaged, or no such file.
         """
         try:
-            open_archive(data).close()
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = [_checked(file[name]) for name in _MEMBERS]
-        except _DAMAGE as error:
+            found = read_arrays(data)
+            arrays = [_checked(found[name]) for name in _MEMBERS]
+        except DAMAGE as error:
             raise ValueError(f"no photos of a model: {error}") from None
         return cls(*arrays)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.archives import open_archive
+from featcache.archives import DAMAGE, read_arrays
 from featcache.errors import FormatError, ModelError
 from featcache.evaluation.conformal import ConformalSets
 from featcache.evaluation.novelty import Novelty
@@ -21,21 +18,6 @@ NOVELTY_FILE = "novelty.npz"
 FORMAT = 1
 
 _CONFORMAL = "conformal"
-
-# What a damaged or foreign file makes zipfile and NumPy raise.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    NotImplementedError,
-    RecursionError,
-    MemoryError,
-)
 
 
 def novelty_bytes(novelty: Novelty | None, conformal: ConformalSets | None) -> bytes:
@@ -75,15 +57,13 @@ def read_novelty(
         A newer version wrote it.
     """
     try:
-        open_archive(data).close()
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(data)
         check_format(arrays.pop("format").item(), FORMAT, str(path))
         scores = arrays.pop(_CONFORMAL, None)
         conformal = None if scores is None else ConformalSets.from_scores(scores)
         return Novelty.from_arrays(arrays, classes, channels) if arrays else None, conformal
     except FormatError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ModelError(f"{path} is damaged: {reason}; {advice}") from None

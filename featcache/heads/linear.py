@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.archives import open_archive
+from featcache.archives import DAMAGE, read_arrays
 from featcache.errors import ModelError
 from featcache.files import read_regular, write_bytes_whole
 from featcache.heads.labels import labels_from_json, labels_to_json
@@ -46,19 +44,6 @@ UNIT_ROWS_STEP = "unit_rows"
 """Name of the step that divides rows by their length, the first after pooling."""
 
 _PROBES = 64
-# What a damaged or foreign file makes zipfile, json and NumPy raise.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    NotImplementedError,
-    RecursionError,
-    MemoryError,
-)
 # of probabilities and decision values; scikit-learn scales and projects float32 features in float32
 _TOLERANCE = 1e-3
 
@@ -299,18 +284,15 @@ def read_linear(head: bytes, data: bytes) -> LinearHead | None:
     """Return a linear form as `load_linear`, from the contents of a head's file and of its `LINEAR_FILE`."""
     try:
         digest = hashlib.sha256(head).hexdigest()
-        open_archive(data).close()
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            facts = json.loads(file["facts"].tobytes())
-            if facts["of"] != digest or facts["format"] not in (1, FORMAT):
-                return None
-            numbers = (file["weights"], file["bias"])
-            has_unit_rows = facts["unit_rows"] if facts["format"] > 1 else False
-            form = LinearHead(
-                facts["pooling"], *numbers, labels_from_json(facts), facts["link"], has_unit_rows
-            )
+        arrays = read_arrays(data)
+        facts = json.loads(arrays["facts"].tobytes())
+        if facts["of"] != digest or facts["format"] not in (1, FORMAT):
+            return None
+        numbers = (arrays["weights"], arrays["bias"])
+        has_unit_rows = facts["unit_rows"] if facts["format"] > 1 else False
+        form = LinearHead(facts["pooling"], *numbers, labels_from_json(facts), facts["link"], has_unit_rows)
         return form if _is_valid(form) else None
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 

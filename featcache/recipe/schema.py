@@ -164,6 +164,9 @@ class Recipe(Section):
     def with_heads(self, names: Sequence[str]) -> Recipe:
         """Return the recipe with only the named heads, in the recipe's order.
 
+        They are compared on the same photos as all heads together: where one of these needs validation for
+        its calibration, on validation.
+
         Raises
         ------
         RecipeError
@@ -176,7 +179,11 @@ class Recipe(Section):
                     f"no head is named {name!r}; the recipe's heads are {', '.join(known)}."
                     + did_you_mean(name, known)
                 )
-        return self.model_copy(update={"heads": tuple(h for h in self.heads if h.name in names)})
+        chosen: dict[str, Any] = {"heads": tuple(head for head in self.heads if head.name in names)}
+        calibrates = any(head.calibrate != "none" for head in self.heads)
+        if calibrates and self.selection.method == "auto" and self.data.folds is None:
+            chosen["selection"] = self.selection.model_copy(update={"method": "validation"})
+        return self.model_copy(update=chosen)
 
 
 def _run_name(source: Path) -> str:

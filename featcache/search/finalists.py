@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from featcache.search.leaderboard import Choice, Finished
 from featcache.search.trial import Outcome, TrialRequest
 
 MOST_COMPARED = 5
-"""Tied heads that are cross-validated: those with the lowest log loss, beside the default head."""
+"""Tied heads that are cross-validated: those with the best scores, beside the default head."""
 
 _RESAMPLES = 200
 
@@ -62,27 +63,27 @@ def choose(
         Of the sweep.
     """
     metric = metric_among_tied(metric)
-    finalists = _finalists(tied)
+    finalists = _finalists(tied, metric)
     if len(finalists) == 1:
         return Choice(finalists[0], metric)
     outcomes = _cross_validated(finalists, replace(job, metric=metric), settings)
     compared = [(one, out) for one, out in zip(finalists, outcomes, strict=True) if out.value is not None]
     if not compared:
         return Choice(finalists[0], metric)
-    best, outcome = max(compared, key=lambda pair: goodness(pair[1].scores, metric))
-    default = next(((one, out) for one, out in compared if one.trial is None), None)
-    stands = default is not None and default[0] is not best and not _beats(outcome, default[1], metric)
-    chosen = default[0] if stands and default is not None else best
+    chosen, outcome = max(compared, key=lambda pair: goodness(pair[1].scores, metric))
+    for one, of_default in compared:
+        if one.trial is None and not _beats(outcome, of_default, metric):
+            chosen = one
     values = tuple((one, float(out.scores[metric])) for one, out in compared)
-    return Choice(chosen, metric, values, chosen.trial is None)
+    return Choice(chosen, metric, values, default_stands=chosen.trial is None)
 
 
-def _finalists(tied: Sequence[Finished]) -> list[Finished]:
-    """Return the tied heads to cross-validate; those without log loss only where no other is tied."""
-    with_loss = [one for one in tied if one.outcome.scores["log_loss"] is not None]
-    ordered = sorted(with_loss or tied, key=lambda one: -goodness(one.outcome.scores, "log_loss"))
-    default = [one for one in ordered if one.trial is None]
-    return [one for one in ordered if one.trial is not None][:MOST_COMPARED] + default
+def _finalists(tied: Sequence[Finished], metric: str) -> list[Finished]:
+    """Return the tied heads to cross-validate; those without the metric only where no other is tied."""
+    ordered = sorted(tied, key=lambda one: -goodness(one.outcome.scores, metric))
+    with_metric = [one for one in ordered if goodness(one.outcome.scores, metric) > -math.inf] or ordered
+    default = [one for one in with_metric if one.trial is None]
+    return [one for one in with_metric if one.trial is not None][:MOST_COMPARED] + default
 
 
 def _cross_validated(

@@ -133,7 +133,7 @@ def run_sweep(recipe: Recipe, reporter: Reporter = SILENT) -> Sweep:
         leaderboard, winner = _compare(trials, space, job, data, reporter)
     _write(leaderboard, recipe.run / SWEEP_FOLDER)
     # notes about the photos and the head were given before
-    training = train_heads(_recipe_of(recipe, winner, data, metric), SILENT)
+    training = train_heads(_recipe_of(recipe, winner, data), SILENT)
     return Sweep(extraction, settings.name, leaderboard, training[SWEEP_BEST], training.results.looks)
 
 
@@ -224,15 +224,21 @@ def _on_all(job: Job, data: TrainingData) -> Job:
     )
 
 
-def _recipe_of(recipe: Recipe, winner: HeadSettings, data: TrainingData, metric: Metric) -> Recipe:
-    """Return a recipe of the recommended head, compared on the same photos as the trials."""
+def _recipe_of(recipe: Recipe, winner: HeadSettings, data: TrainingData) -> Recipe:
+    """Return a recipe of the recommended head, compared on the same photos as the trials.
+
+    Its metric is the run's, as one that was not asked for: the sweep may have gone by another, which the head
+    need not have.
+    """
     folds = data.comparison.folds
     method: Literal["validation", "cross_validation"] = "validation" if folds is None else "cross_validation"
     return recipe.model_copy(
         update={
             "heads": (winner.model_copy(update={"name": SWEEP_BEST}),),
             "data": recipe.data.model_copy(update={"folds": folds}),
-            "selection": SelectionSettings(metric=metric, method=method),
+            "selection": SelectionSettings.model_construct(
+                {"method"}, metric=recipe.selection.metric, method=method
+            ),
         }
     )
 

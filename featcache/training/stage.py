@@ -125,7 +125,8 @@ def train_heads(recipe: Recipe, reporter: Reporter = SILENT, *, reuse: bool = Fa
     _refuse_unscored(recipe, heads)
     extraction = extract(recipe, reporter)
     data = TrainingData(extraction, recipe)
-    metric = _metric(recipe, data, heads, reporter)
+    metric = recipe.selection.metric
+    _note_comparison(recipe, data, heads, reporter)
     heads = [(one, with_class_numbers(one, head, data.classes, recipe.seed)) for one, head in heads]
     known, results = _reusable(recipe, data, reporter) if reuse else ({}, None)
     if results is not None and len(known) == len(heads):
@@ -205,10 +206,10 @@ def _refuse_unscored(recipe: Recipe, heads: Sequence[tuple[HeadSettings, Any]]) 
             )
 
 
-def _metric(
+def _note_comparison(
     recipe: Recipe, data: TrainingData, heads: Sequence[tuple[HeadSettings, Any]], reporter: Reporter
-) -> str:
-    """Return what heads are compared by; say on which photos, and which heads cannot be compared by it."""
+) -> None:
+    """Say on which photos heads are compared, if that was not asked for, and which lack the metric."""
     if data.comparison.reason:
         reporter.note(data.comparison.reason)
     metric, classes = recipe.selection.metric, len(data.classes)
@@ -217,16 +218,11 @@ def _metric(
         for settings, head in heads
         if settings.calibrate == "none" and missing_for(metric, head, classes) is not None
     ]
-    if not without:
-        return metric
-    if len(without) == len(heads):
-        reporter.note(f"no head can be compared by {metric}; they are compared by accuracy")
-        return "accuracy"
-    reporter.note(
-        f"heads are compared by {metric}, and {', '.join(without)} cannot: heads without it come last; set "
-        "selection.metric to 'accuracy' to compare all"
-    )
-    return metric
+    if without:
+        reporter.note(
+            f"heads are compared by {metric}, and {', '.join(without)} cannot: heads without it come last, "
+            "compared by accuracy; set selection.metric to 'accuracy' to compare all by it"
+        )
 
 
 def _reusable(

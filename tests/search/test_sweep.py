@@ -19,6 +19,7 @@ from featcache.extraction.stage import extract
 from featcache.model import Model
 from featcache.recipe import Recipe, SpaceSettings
 from featcache.reporter import Reporter
+from featcache.run.results import read_results
 from featcache.search.space import SearchSpace
 from featcache.search.sweep import run_sweep
 from featcache.training import train_heads
@@ -232,6 +233,15 @@ def test_without_probabilities_somewhere_a_sweep_that_names_no_metric_goes_by_ac
     assert result.leaderboard.metric == "accuracy"
     assert any("have no log_loss" in note for note in listener.notes)
     assert result.looks.count == 1
+
+
+def test_the_metric_of_a_sweep_is_not_that_of_the_run(place, tmp_path):
+    space = {"svc": {"type": "LinearSVC", "C": [0.1, 1.0]}}
+    recipe = recipe_with(place, tmp_path / "run", space, sampler="grid", metric="accuracy")
+    selection = recipe.selection.model_validate({"metric": "log_loss", "method": "validation"})
+    result = run_sweep(recipe.model_copy(update={"selection": selection}))
+    assert result.leaderboard.metric == "accuracy"
+    assert read_results(tmp_path / "run").metric == "log_loss"
 
 
 def test_when_the_time_is_up_no_more_is_asked(place, tmp_path):

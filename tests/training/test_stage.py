@@ -273,6 +273,17 @@ def test_where_something_needs_validation_heads_are_compared_on_it(place, what):
         assert comparison_of(folds, features) == Comparison(5)
 
 
+def test_a_head_that_is_named_is_compared_on_the_photos_of_all_heads(place):
+    heads = [{"type": "GaussianNB", "calibrate": "temperature"}, LOGISTIC]
+    whole = recipe_with(place, heads, selection={"metric": "macro_f1"})
+    with extract(recipe_with(place, [LOGISTIC])).open() as features:
+        named = comparison_of(whole.with_heads(["LogisticRegression"]), features)
+        assert named.folds == comparison_of(whole, features).folds is None
+    assert whole.with_heads(["LogisticRegression"]).selection.asks_for_metric
+    plain = recipe_with(place, [LOGISTIC, DUMMY], selection={}).with_heads(["DummyClassifier"])
+    assert plain.selection.method == "auto"
+
+
 def test_the_method_does_not_contradict_the_folds(place):
     with pytest.raises(RecipeError, match=r"data\.folds = 3 does not go with selection\.method"):
         recipe_with(place, [LOGISTIC], folds=3, selection={"method": "validation"})
@@ -296,7 +307,7 @@ def test_heads_that_the_default_metric_cannot_compare_come_last_and_this_is_said
     listener = Listener()
     alone = train_on(ridge, reporter=listener, run="other", selection=method)
     assert any("compared by accuracy" in note for note in listener.notes)
-    assert (alone.best, alone.to_json()["metric"]) == ("RidgeClassifier", "accuracy")
+    assert (alone.best, alone.to_json()["metric"]) == ("RidgeClassifier", "log_loss")
 
 
 def test_each_scoring_on_test_is_counted(train_on):
